@@ -1,0 +1,49 @@
+# Each command sets up what it needs by itself, in .venv, once and again when settings.ini or constraints.txt change.
+#   make demo [PHOTO=mine.jpg]   cut a few synthetic cars, or the car of a photo, out of the background
+#   make test                    every notebook and everything in tests/, once
+#   make lab                     JupyterLab, opened on the notebooks
+#   make readme                  README.md and its picture, from nbs/index.ipynb
+VENV ?= .venv
+PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
+  $(shell $(p) -c 'import sys; print("$(p)" * (sys.version_info >= (3, 11)))' 2>/dev/null)))
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+SETUP := settings.ini setup.py constraints.txt
+
+# The notebooks run in their own folder, so a path relative to this one would be lost.
+ifneq ($(CARVANA_PATH),)
+  override CARVANA_PATH := $(or $(shell cd "$(CARVANA_PATH)" 2>/dev/null && pwd),\
+    $(error CARVANA_PATH=$(CARVANA_PATH) is not a folder; name one in Kaggle's layout, or unset it))
+  export CARVANA_PATH
+endif
+
+.PHONY: demo test lab readme
+.DEFAULT_GOAL := demo
+
+demo: $(VENV)/run-time
+	@$(BIN)/carvana-demo $(if $(PHOTO),"$(PHOTO)")
+
+test: $(VENV)/development
+	@MPLBACKEND=agg $(BIN)/python -m pytest tests
+
+lab: $(VENV)/development
+	@$(BIN)/jupyter lab nbs
+
+readme: $(VENV)/development
+	@$(BIN)/python tests/readme.py
+
+$(VENV)/run-time: $(SETUP)
+	@$(or $(PYTHON),false) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "carvana_unet needs Python 3.11 or newer: install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "Setting up $(VENV): 3.1 GB to download on Linux (torch and its CUDA libraries), 5.6 GB on disk."
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install -c constraints.txt -e .
+	@touch $@
+
+# pydensecrf2 comes as C++ source; only the CRF needs it.
+$(VENV)/development: $(VENV)/run-time
+	@echo "Adding the development packages: 0.2 GB to download, 0.9 GB on disk."
+	@$(PIP) install --quiet -c constraints.txt -e '.[train,test]'
+	@$(PIP) install --quiet -c constraints.txt -e '.[dev]' >$(VENV)/crf.log 2>&1 || \
+	  echo "pydensecrf2 did not compile (it needs a C++ compiler; see $(VENV)/crf.log): going on without the CRF."
+	@touch $@

@@ -1,0 +1,9 @@
+__version__ = "0.1.0"
+__all__ = ["Predictor"]
+
+
+def __getattr__(name):
+    "Import `Predictor` when it is first asked for: `import carvana_unet` alone stays light"
+    if name != "Predictor": raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .prediction import Predictor
+    return Predictor

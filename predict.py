@@ -1,0 +1,3 @@
+from carvana_unet.cli import predict
+
+if __name__ == '__main__': predict()

@@ -1,0 +1,355 @@
+"""The commands as a user runs them: in processes of their own, on files, looking at what is printed and written."""
+import os, resource, shlex, shutil, signal, subprocess, sys, time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from carvana_unet.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from carvana_unet.dice import BCEDice
+from carvana_unet.photos import read_mask
+from carvana_unet.studio import car_id, studio_photo, write_studio
+from carvana_unet.unet import UNet
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+COMMANDS = 'predict train score demo'.split()
+SIZE = (160, 240)
+
+
+def save_tiny(path, cars=()):
+    "A checkpoint of a tiny network that has looked at one studio car for some seconds"
+    torch.manual_seed(0)
+    net, loss = UNet(width=4, depth=3), BCEDice()
+    ck = Checkpoint({}, net.arch, cars=list(cars))
+    photos, masks = zip(*[studio_photo(1, view, size=(80, 120)) for view in (1, 5, 9, 13)])
+    x = torch.tensor((np.stack(photos) / 255 - ck.mean) / ck.std).float().permute(0, 3, 1, 2)
+    opt = torch.optim.Adam(net.parameters(), 1e-2)
+    for _ in range(40):
+        opt.zero_grad()
+        loss(net(x), torch.tensor(np.stack(masks)).float()).backward()
+        opt.step()
+    ck.weights = net.state_dict()
+    return save_checkpoint(ck, path)
+
+
+def environment(**more):
+    "The user's, without a display; one thread, since these networks are tiny"
+    hidden = 'DISPLAY', 'WAYLAND_DISPLAY', 'MPLBACKEND'
+    return {k: v for k, v in os.environ.items() if k not in hidden} | dict(OMP_NUM_THREADS='1') | more
+
+
+def call(name, *words, cwd, **options):
+    "Run a command (`predict`: the installed `carvana-predict`; `predict.py`: the script at the top) to its end"
+    program = [sys.executable, str(ROOT/name)] if name.endswith('.py') else [str(BIN/f'carvana-{name}')]
+    return subprocess.run([*program, *map(str, words)], cwd=cwd, capture_output=True, text=True, timeout=300,
+                          env=environment(), **options)
+
+
+def without(module, name, *words, cwd):
+    "Run a command where `module` is not installed"
+    code = f'import sys; sys.modules[{module!r}] = None; from carvana_unet.cli import {name}; {name}(sys.argv[1:])'
+    return subprocess.run([sys.executable, '-c', code, *map(str, words)], cwd=cwd, capture_output=True, text=True,
+                          timeout=300, env=environment())
+
+
+def lines(text):
+    "The lines of stderr, without the progress bar"
+    last = [part.split('\r')[-1].strip() for part in text.split('\n')]
+    return [l for l in last if l and '%|' not in l]
+
+
+def assert_faults(result, *names):
+    "Exit status 1, no traceback, and one line for each name in their order"
+    found = lines(result.stderr)
+    assert result.returncode == 1, result.stderr
+    assert len(found) == len(names), result.stderr
+    for line, name in zip(found, names): assert str(name) in line
+    assert 'Traceback' not in result.stderr
+
+
+@pytest.fixture(scope='module', autouse=True)
+def cache(tmp_path_factory):
+    "Decoded photos are not kept in the user's cache"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
+        yield
+
+
+@pytest.fixture(scope='session')
+def studio(tmp_path_factory):
+    return write_studio(tmp_path_factory.mktemp('studio'), seeds=[1, 2, 3], views=[1, 5, 9, 13], size=SIZE)
+
+
+@pytest.fixture(scope='session')
+def model(tmp_path_factory):
+    return save_tiny(tmp_path_factory.mktemp('model')/'tiny.pth', cars=[car_id(1), car_id(2)])
+
+
+@pytest.fixture
+def photos(studio, tmp_path):
+    "Two photos, alone in the folder in which the commands of a test run"
+    found = sorted((studio/'train').glob('*.jpg'))[:2]
+    return [Path(shutil.copy(p, tmp_path/name)) for p, name in zip(found, ['front.jpg', 'side.jpg'])]
+
+
+def is_mask(path):
+    "A PNG of the photo's size with nothing but 0 and 255 in it"
+    values = np.array(Image.open(path))
+    return values.shape == SIZE and set(np.unique(values)) <= {0, 255}
+
+
+# help
+
+@pytest.mark.parametrize('name', COMMANDS)
+def test_help_needs_nothing_heavy(name, tmp_path):
+    code = f"""import sys
+from carvana_unet.cli import {name}
+try: {name}(['-h'])
+finally: print([m for m in ('torch', 'fastai', 'numpy', 'PIL', 'matplotlib') if m in sys.modules])"""
+    result = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0
+    assert result.stdout.startswith('usage:') and result.stdout.endswith('[]\n')
+
+
+@pytest.mark.parametrize('name', ['predict', 'predict.py', 'train', 'train.py'])
+def test_help_answers_at_once(name, tmp_path):
+    def seconds():
+        start = time.perf_counter()
+        assert call(name, '-h', cwd=tmp_path).stdout.startswith('usage:')
+        return time.perf_counter() - start
+    assert min(seconds() for _ in range(5)) < .5
+
+
+# predict
+
+def test_predict_several(photos, model, tmp_path):
+    result = call('predict', '-m', model, '-i', *photos, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['front.jpg', 'front_OUT.png', 'side.jpg', 'side_OUT.png']
+    assert all(is_mask(p.with_name(f'{p.stem}_OUT.png')) for p in photos)
+    assert [Path(l.split(':')[0]).name for l in result.stdout.splitlines()] == ['front_OUT.png', 'side_OUT.png']
+    assert '2/2' in result.stderr  # the progress bar
+    assert lines(result.stderr) == []
+
+
+def test_predict_script_relative_names_and_model_of_the_working_folder(photos, model, tmp_path):
+    shutil.copy(model, tmp_path/'MODEL.pth')
+    result = call('predict.py', '--input', 'front.jpg', '--cpu', cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, '')
+    assert result.stdout.startswith('front_OUT.png: ')
+    assert is_mask(tmp_path/'front_OUT.png')
+
+
+def test_outputs_with_odd_names(photos, model, tmp_path):
+    photo = photos[0].rename(tmp_path/'mein Auto ü.jpg')
+    result = call('predict', '-m', model, '-i', photo, photos[1], '-o', 'ä b.png', 'out.jpg', cwd=tmp_path)
+    assert result.returncode == 0
+    assert is_mask(tmp_path/'ä b.png')
+    assert read_mask(tmp_path/'out.jpg').shape == SIZE
+    assert len(lines(result.stderr)) == 1  # that JPEG blurs a mask, without the source line that says it
+
+
+def test_folder_in_folder_out(photos, model, tmp_path):
+    (tmp_path/'notes.txt').write_text('not a picture')
+    for _ in range(2):  # the second time, the first time's masks are not taken for photos
+        result = call('predict', '-m', model, '-i', tmp_path, cwd=tmp_path)
+        assert result.returncode == 0 and len(result.stdout.splitlines()) == 2
+    (tmp_path/'masks').mkdir()
+    call('predict', '-m', model, '-i', tmp_path, '-o', 'masks', cwd=tmp_path)
+    assert sorted(p.name for p in (tmp_path/'masks').iterdir()) == ['front_OUT.png', 'side_OUT.png']
+
+
+def test_no_save_and_viz_without_a_display(photos, model, tmp_path):
+    "`-i image1.jpg image2.jpg --viz --no-save`, as the original's users were told"
+    result = call('predict', '-m', model, '-i', *photos, '--viz', '--no-save', cwd=tmp_path)
+    assert result.returncode == 0
+    assert len(lines(result.stderr)) == 1 and lines(result.stderr)[0].startswith('--viz: ')
+    assert sorted(tmp_path.iterdir()) == photos
+
+
+def test_viz_without_matplotlib(photos, model, tmp_path):
+    result = without('matplotlib', 'predict', '-m', model, '-i', photos[0], '--viz', cwd=tmp_path)
+    assert result.returncode == 0
+    assert len(lines(result.stderr)) == 1 and 'matplotlib is not installed' in result.stderr
+    assert is_mask(tmp_path/'front_OUT.png')
+
+
+def test_threshold_and_scale_act(photos, model, tmp_path):
+    def mask(*words):
+        assert call('predict', '-m', model, '-i', photos[0], '-o', 'mask.png', *words, cwd=tmp_path).returncode == 0
+        return read_mask(tmp_path/'mask.png')
+    low, middle, high = [mask('-t', t) for t in (.02, .5, .98)]
+    assert low.sum() > middle.sum() > high.sum()
+    assert not (high & ~middle).any() and not (middle & ~low).any()
+    assert (mask('-s', .5) == middle).all()
+    assert (mask('-s', 1) != middle).any()
+
+
+def test_good_photos_among_bad_ones(photos, model, tmp_path):
+    "Each fault is told in a line of its own, and the good photo is done all the same"
+    (tmp_path/'half.jpg').write_bytes(photos[1].read_bytes()[:len(photos[1].read_bytes()) // 2])
+    (tmp_path/'words.jpg').write_text('these are words')
+    (tmp_path/'nothing.jpg').touch()
+    (tmp_path/'folder').mkdir()
+    bad = 'folder nowhere.jpg half.jpg words.jpg nothing.jpg'.split()
+    result = call('predict', '-m', model, '-i', *bad, 'front.jpg', cwd=tmp_path)
+    assert_faults(result, *bad)
+    assert [p.name for p in tmp_path.glob('*_OUT.png')] == ['front_OUT.png']
+    assert is_mask(tmp_path/'front_OUT.png')
+
+
+class Trap:
+    "Unpickled, it leaves a file behind"
+    def __reduce__(self): return os.mkdir, ('trapped',)
+
+
+def wrong_model(path, kind, model):
+    "Write something at `path` that is not a checkpoint of ours"
+    if kind == 'text': path.write_text('these are words')
+    if kind == 'half': path.write_bytes(model.read_bytes()[:2000])
+    if kind == 'trap': torch.save(dict(weights=Trap()), path)
+    if kind == 'foreign': torch.save({'inc.conv.0.weight': torch.zeros(64, 3, 3, 3)}, path)
+    if kind == 'folder': path.mkdir()
+
+
+@pytest.mark.parametrize('kind', ['missing', 'text', 'half', 'trap', 'foreign', 'folder'])
+def test_wrong_model(kind, photos, model, tmp_path):
+    wrong_model(tmp_path/'wrong.pth', kind, model)
+    result = call('predict', '-m', 'wrong.pth', '-i', *photos, cwd=tmp_path)
+    assert_faults(result, 'wrong.pth')
+    assert not (tmp_path/'trapped').exists()
+    assert not list(tmp_path.glob('*_OUT.png'))
+
+
+def test_outputs_that_do_not_fit(photos, model, tmp_path):
+    "Refused before anything is predicted, without loading torch"
+    before = sorted(tmp_path.iterdir())
+    assert_faults(call('predict', '-m', model, '-i', *photos, '-o', 'one.png', cwd=tmp_path), '2 photos but 1 names')
+    assert_faults(call('predict', '-m', model, '-i', *photos, '-o', 'a.png', './a.png', cwd=tmp_path), 'side.jpg')
+    assert_faults(call('predict', '-m', model, '-i', *photos, '-o', 'side.jpg', 'a.png', cwd=tmp_path), 'front.jpg')
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize('words', ['-t 50', '-t 0', '-s 0', '-s nan', '-s half', '--nonsense'])
+def test_a_command_line_without_sense(words, photos, tmp_path):
+    result = call('predict', '-i', photos[0], *words.split(), cwd=tmp_path)
+    assert result.returncode == 2 and result.stderr.startswith('usage:') and 'Traceback' not in result.stderr
+
+
+def test_output_that_cannot_be_written(photos, model, tmp_path):
+    outputs = ['nowhere/front.png', 'side.xyz']
+    result = call('predict', '-m', model, '-i', *photos, '-o', *outputs, cwd=tmp_path)
+    assert_faults(result, *outputs)
+    assert sorted(tmp_path.iterdir()) == photos
+
+
+def test_a_full_disk_leaves_no_half_mask(photos, model, tmp_path):
+    "A limit on the size of files stands for the full disk: the system refuses to write after 32 bytes"
+    full = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (32, 32))
+    result = call('predict', '-m', model, '-i', *photos, cwd=tmp_path, preexec_fn=full)
+    assert_faults(result, 'front_OUT.png', 'side_OUT.png')
+    assert sorted(tmp_path.iterdir()) == photos
+
+
+def test_ctrl_c(photos, model, tmp_path):
+    for i in range(300): shutil.copy(photos[0], tmp_path/f'{i:03}.jpg')
+    process = subprocess.Popen([str(BIN/'carvana-predict'), '-m', model, '-i', tmp_path], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True, env=environment(PYTHONUNBUFFERED='1'))
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and lines(err) == ['stopped']
+    masks = list(tmp_path.glob('*.png'))
+    assert 0 < len(masks) < 302 and all(map(is_mask, masks))
+    assert not [p for p in tmp_path.iterdir() if p.suffix not in ('.jpg', '.png')]  # no temporary file is left
+
+
+# train
+
+SMALL = '--epochs 1 --batch-size 4 --width 4 --depth 3 --scale .5 --device cpu'.split()
+
+
+@pytest.fixture(scope='module')
+def trained(studio, tmp_path_factory):
+    "A network of one epoch on two of the three cars, and what the command said"
+    folder = tmp_path_factory.mktemp('trained')
+    (folder/'valid.txt').write_text(car_id(3) + '\n')
+    return folder, call('train', studio, *SMALL, '--valid', 'valid.txt', '-o', 'new.pth', cwd=folder)
+
+
+def test_the_printed_command_works(trained):
+    folder, result = trained
+    assert result.returncode == 0, result.stderr
+    words = shlex.split(result.stdout.splitlines()[-1])
+    assert words[words.index('--model') + 1] == 'new.pth'
+    assert sorted(load_checkpoint(folder/'new.pth').cars) == sorted([car_id(1), car_id(2)])
+    assert car_id(3) in words[words.index('--input') + 1]  # an unseen car
+    path = os.pathsep.join([str(BIN), os.environ['PATH']])
+    used = subprocess.run(result.stdout.splitlines()[-1], shell=True, cwd=folder, capture_output=True, text=True,
+                          env=environment(PATH=path))
+    assert (used.returncode, used.stderr) == (0, '')
+    assert is_mask(folder/'mask.png')
+
+
+def test_the_same_seed_gives_the_same_weights(trained, studio, tmp_path):
+    result = call('train.py', studio, *SMALL, '--valid', trained[0]/'valid.txt', '-o', 'again.pth', cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    first, again = [load_checkpoint(p).weights for p in (trained[0]/'new.pth', tmp_path/'again.pth')]
+    assert first.keys() == again.keys() and all(torch.equal(first[k], again[k]) for k in first)
+
+
+def test_wrong_data(studio, tmp_path):
+    "Found before fastai is imported, so quickly"
+    (tmp_path/'empty').mkdir()
+    lacking = Path(shutil.copytree(studio, tmp_path/'lacking'))
+    mask = next((lacking/'train_masks').iterdir())
+    mask.unlink()
+    for folder, name in [('nowhere', 'nowhere'), ('empty', 'empty'), (lacking, mask.stem.removesuffix('_mask'))]:
+        assert_faults(call('train', folder, *SMALL, '-o', 'new.pth', cwd=tmp_path), name)
+    assert_faults(call('train', studio, *SMALL, '-o', 'absent/new.pth', cwd=tmp_path), 'absent')
+    assert not (tmp_path/'new.pth').exists()
+
+
+def test_training_without_fastai(studio, tmp_path):
+    assert_faults(without('fastai', 'train', studio, *SMALL, cwd=tmp_path), 'fastai is not installed')
+
+
+def test_training_from_a_wrong_model(studio, tmp_path):
+    (tmp_path/'wrong.pth').write_text('these are words')
+    assert_faults(call('train', studio, *SMALL, '-c', 'wrong.pth', '-o', 'new.pth', cwd=tmp_path), 'wrong.pth')
+
+
+# score and demo
+
+def test_score(studio, model, tmp_path):
+    (tmp_path/'cars.txt').write_text(f'{car_id(1)}\n{car_id(3)}\n')
+    result = call('score', model, studio, '--cars', 'cars.txt', '--last', 1, cwd=tmp_path)
+    assert result.returncode == 0 and lines(result.stderr) == []
+    table = dict(l.split('  ', 1) for l in result.stdout.splitlines())
+    assert table['photos, cars'].strip() == '4, 1'
+    assert 0 <= float(table['mean dice']) <= 1
+
+
+def test_score_on_cars_of_the_training_is_refused(studio, model, tmp_path):
+    result = call('score', model, studio, cwd=tmp_path)
+    assert_faults(result, model.name)
+    assert '2 of these 3 cars' in result.stderr and result.stdout == ''
+
+
+def test_score_on_cars_that_are_not_there(studio, model, tmp_path):
+    (tmp_path/'cars.txt').write_text('0123456789ab\n')
+    assert_faults(call('score', model, studio, '--cars', 'cars.txt', cwd=tmp_path), 'cars.txt: ')
+    assert_faults(call('score', model, studio, '--cars', 'absent.txt', cwd=tmp_path), 'absent.txt: ')
+
+
+def test_demo_with_a_photo(photos, model, tmp_path):
+    shutil.copy(model, tmp_path/'MODEL.pth')
+    result = call('demo', photos[0], cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, '')
+    made = sorted(p.name for p in (tmp_path/'demo').iterdir())
+    assert made == ['front_cutout.png', 'front_mask.png', 'front_overlay.jpg']
+    assert str(tmp_path/'demo') in result.stdout
+    assert_faults(call('demo', 'nowhere.jpg', cwd=tmp_path), 'nowhere.jpg')

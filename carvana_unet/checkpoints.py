@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['Checkpoint', 'save_checkpoint', 'CheckpointError', 'load_checkpoint', 'find_model']
 
-# %% ../nbs/05_checkpoints.ipynb #cc70b9cb
-import os, pickle
+# %% ../nbs/05_checkpoints.ipynb #8385efee
+import io, os
 from importlib.util import find_spec
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 import torch
 from .unet import UNet
 
-# %% ../nbs/05_checkpoints.ipynb #4ee0c3c6
+# %% ../nbs/05_checkpoints.ipynb #d9be4cd0
 @dataclass
 class Checkpoint:
     "A trained network and what it takes to use it"
@@ -34,7 +34,7 @@ class Checkpoint:
         net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in self.weights.items()})
         return net.eval()
 
-# %% ../nbs/05_checkpoints.ipynb #43a03f0a
+# %% ../nbs/05_checkpoints.ipynb #af04e776
 def save_checkpoint(
     ck: Checkpoint,     # what to write
     path: str | Path,   # by custom, a name that ends in .pth
@@ -44,39 +44,39 @@ def save_checkpoint(
     state = {f.name: getattr(ck, f.name) for f in fields(ck)}
     state['weights'] = {k: v.detach().cpu().half() if v.is_floating_point() else v.cpu() for k, v in ck.weights.items()}
     part = path.with_name(f'.{path.name}.{os.getpid()}.part')
+    buffer = io.BytesIO()  # so that a full disk is an OSError with a file name
+    torch.save(state, buffer)
     try:
-        torch.save(state, part)
+        part.write_bytes(buffer.getvalue())
         os.replace(part, path)
     finally: part.unlink(missing_ok=True) if path.parent.is_dir() else None
     return path
 
-# %% ../nbs/05_checkpoints.ipynb #2fa19c57
+# %% ../nbs/05_checkpoints.ipynb #ba8d6c19
 class CheckpointError(ValueError):
     "A file that is not a usable checkpoint; the message names it, the cause and what to do"
 
-# %% ../nbs/05_checkpoints.ipynb #417d1ba8
+# %% ../nbs/05_checkpoints.ipynb #de08c8fb
 def load_checkpoint(
     path: str | Path,  # written by `save_checkpoint`
 ) -> Checkpoint:       # weights float16, on the CPU
     "Read a checkpoint; raises `CheckpointError` for anything else"
-    try: state = torch.load(path, map_location='cpu', weights_only=True)
-    except FileNotFoundError: raise CheckpointError(f'{path}: there is no such file; check the name') from None
-    except pickle.UnpicklingError:
-        raise CheckpointError(f'{path}: is not a checkpoint, or holds more than plain data and is not opened; '
-                              'train one with carvana-train') from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as e:
-        raise CheckpointError(f'{path}: cannot be read ({str(e).splitlines()[0] if str(e) else type(e).__name__}); '
-                              'download or train it again') from None
+    try: data = Path(path).read_bytes()
+    except OSError as e: raise CheckpointError(f'{path}: cannot be read ({e.strerror or e}); check the name') from None
+    try: state = torch.load(io.BytesIO(data), map_location='cpu', weights_only=True)
+    except Exception:  # whatever an unpickler may say to arbitrary bytes
+        raise CheckpointError(f'{path}: is not a checkpoint, or is damaged, or holds more than plain data; '
+                              'download it again or train one with carvana-train') from None
     names = {f.name for f in fields(Checkpoint)}
     if not isinstance(state, dict) or state.get('format') != Checkpoint.format or set(state) != names:
         raise CheckpointError(f'{path}: holds weights but not how to use them, or is of another version; train one with carvana-train')
     ck = Checkpoint(**state)
     try: ck.net()
-    except (RuntimeError, TypeError, ValueError, AttributeError) as e:
-        raise CheckpointError(f'{path}: its weights do not fit its architecture ({str(e).splitlines()[0]}); train it again') from None
+    except (RuntimeError, TypeError, ValueError, AttributeError):
+        raise CheckpointError(f'{path}: its weights do not fit its architecture; train it again') from None
     return ck
 
-# %% ../nbs/05_checkpoints.ipynb #edc8209b
+# %% ../nbs/05_checkpoints.ipynb #a912ee7f
 def find_model(
     name: str | Path = 'MODEL.pth',  # a path, or the name of a model that the package ships
 ) -> Path:                           # an existing file

@@ -7,12 +7,13 @@ __all__ = ['BODIES', 'PAINTS', 'HULL', 'CABIN', 'UNDER', 'WHEEL', 'TRIM', 'MIRRO
            'TINT', 'CLOTH', 'BRIGHT', 'LAMP', 'RED', 'PLATE', 'INK', 'AMBER', 'TYRE', 'RIM', 'GAP', 'ROOF', 'SHELL',
            'DARK', 'SIDE', 'FRONT', 'REAR', 'TOP', 'HUB', 'PPM', 'CHART', 'LETTERS', 'WORDS', 'FLOOR', 'TILE', 'car_id',
            'draw_paint', 'draw_car', 'lines', 'Mesh', 'grid_mesh', 'join', 'section', 'hull', 'cabin_side', 'cabin',
-           'wheel', 'tube', 'ball', 'trimmings', 'car_mesh', 'Chart', 'side_chart', 'screen', 'front_chart', 'plate',
-           'rear_chart', 'top_chart', 'hub_chart', 'charts', 'Camera', 'turned', 'visible', 'face_buffer',
-           'surroundings', 'materials', 'surface', 'material_at', 'shade', 'arc', 'draw_studio', 'camera', 'on_floor',
-           'shadow_plan', 'sign', 'backdrop', 'details', 'render_car', 'studio_photo', 'develop', 'write_studio']
+           'wheel', 'tube', 'ball', 'floor_pan', 'trimmings', 'car_mesh', 'Chart', 'side_windows', 'side_chart',
+           'screen', 'plate', 'front_chart', 'rear_chart', 'top_chart', 'hub_chart', 'charts', 'Camera', 'turned',
+           'visible', 'face_buffer', 'surroundings', 'materials', 'surface', 'material_at', 'shade', 'arc',
+           'draw_studio', 'camera', 'on_floor', 'shadow_plan', 'sign', 'details', 'backdrop', 'develop', 'render_car',
+           'empty_studio', 'studio_photo', 'write_studio']
 
-# %% ../nbs/01_studio.ipynb #eb9e1620
+# %% ../nbs/01_studio.ipynb #edbc8dbe
 import hashlib
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,33 +23,35 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
-# %% ../nbs/01_studio.ipynb #17dd3220
+# %% ../nbs/01_studio.ipynb #7ea5890d
 def car_id(
     seed: int,  # seed of the car
 ) -> str:       # 12 hex digits
     "The name of the car that `seed` draws, as Kaggle names cars"
     return hashlib.sha256(f'studio car {seed}'.encode()).hexdigest()[:12]
 
-# %% ../nbs/01_studio.ipynb #d7c5f614
+# %% ../nbs/01_studio.ipynb #ce6d8d9e
 _ROWS = '''kind      share length    width     height    cowl front rear deck hood cowl_z deck_z clearance wheel
            sedan     .34   4.45-5.10 1.78-1.90 1.41-1.50 .275 .43   .68  .86  .50  .66    .71    .17       .325
-           suv       .27   4.30-5.20 1.80-2.02 1.62-1.92 .270 .41   .88  .985 .57  .66    .66    .23       .370
+           suv       .27   4.30-5.20 1.80-2.02 1.62-1.92 .270 .41   .88  .985 .57  .66    .66    .24       .370
            hatchback .11   3.85-4.40 1.70-1.82 1.44-1.54 .250 .42   .84  .97  .50  .65    .66    .17       .315
            coupe     .09   4.10-4.80 1.76-1.90 1.28-1.41 .320 .50   .66  .90  .51  .68    .73    .14       .330
-           pickup    .06   5.20-5.90 1.84-2.02 1.74-1.95 .265 .37   .58  .62  .58  .67    .64    .26       .385
+           pickup    .08   5.00-5.65 1.78-2.02 1.70-1.95 .265 .37   .57  .60  .58  .67    .64    .30       .385
            van       .06   4.90-5.20 1.92-2.02 1.70-1.80 .180 .36   .91  .985 .50  .60    .56    .18       .335
            wagon     .04   4.60-4.95 1.78-1.86 1.44-1.52 .270 .43   .86  .98  .50  .66    .66    .17       .325
            mini      .03   3.60-3.90 1.66-1.74 1.42-1.52 .240 .37   .86  .98  .56  .66    .66    .15       .305'''
 BODIES = [dict(zip(_ROWS.split()[:14], row.split())) for row in _ROWS.split('\n')[1:]]
 
-# %% ../nbs/01_studio.ipynb #de02ccb3
+# %% ../nbs/01_studio.ipynb #88d24c44
 PAINTS = [  # share, sRGB colours in [0, 1]
     (.24, [(.93, .93, .92), (.89, .89, .87), (.95, .95, .96)]), (.21, [(.03, .03, .035), (.06, .06, .07)]),
-    (.15, [(.68, .69, .70), (.60, .61, .62), (.75, .75, .75)]), (.17, [(.30, .31, .33), (.20, .21, .22), (.42, .42, .42)]),
-    (.09, [(.50, .03, .05), (.62, .07, .06), (.32, .03, .06)]), (.07, [(.05, .10, .30), (.10, .22, .45), (.35, .48, .60)]),
+    (.15, [(.68, .69, .70), (.60, .61, .62), (.75, .75, .75)]),
+    (.17, [(.30, .31, .33), (.20, .21, .22), (.42, .42, .42)]),
+    (.09, [(.50, .03, .05), (.62, .07, .06), (.32, .03, .06)]),
+    (.07, [(.05, .10, .30), (.10, .22, .45), (.35, .48, .60)]),
     (.05, [(.60, .55, .46), (.25, .19, .15), (.45, .40, .33)]), (.02, [(.16, .25, .15), (.55, .65, .25)])]
 
-# %% ../nbs/01_studio.ipynb #644c9e74
+# %% ../nbs/01_studio.ipynb #ae0804e5
 def draw_paint(
     rng: np.random.Generator,  # source of chance
 ) -> np.ndarray:               # (3,) float, sRGB in [0, 1]
@@ -57,7 +60,7 @@ def draw_paint(
     shades = PAINTS[rng.choice(len(PAINTS), p=p / p.sum())][1]
     return np.clip(shades[rng.integers(len(shades))] + rng.normal(0, .012, 3) * np.max(shades[0]), .01, .97)
 
-# %% ../nbs/01_studio.ipynb #3a5af809
+# %% ../nbs/01_studio.ipynb #564ad22e
 def draw_car(
     seed: int,           # seed of the car
 ) -> SimpleNamespace:    # proportions in metres, colours, choices
@@ -89,13 +92,14 @@ def draw_car(
     c.rim = rng.choice([.82, .7, .58, .25, .07], p=[.3, .35, .15, .1, .1])
     c.spokes, c.spoke, c.low = int(rng.choice([5, 5, 6, 7, 8, 10, 12])), U(.16, .32), U(.66, .76)
     c.cladding = c.kind == 'suv' and U() < .4
+    c.front_lift, c.rear_lift = U(-.03, .06), U(-.02, .12)
     c.chrome, c.rails = U() < .4, c.kind in ('suv', 'wagon', 'van') and U() < .65
     c.antenna, c.spoiler = rng.choice(['fin', 'rod', 'none'], p=[.4, .25, .35]), U() < .15
     c.mirror_black, c.plate = U() < .15, U() < .9
     c.art = int(rng.integers(2**31))
     return c
 
-# %% ../nbs/01_studio.ipynb #826d9800
+# %% ../nbs/01_studio.ipynb #b81d671e
 def lines(
     c: SimpleNamespace,  # car
 ) -> SimpleNamespace:    # s and, over s, floor, lower, top, roof, half: metres, (600,) float
@@ -112,15 +116,19 @@ def lines(
     for (k, reach), d in ((c.nose, s), (c.tail, L - s)):
         half = half * (k + (1 - k) * (1 - np.clip(1 - d / reach, 0, 1)**2.4))
     half = half * c.W / 2
-    floor = c.clearance + .05 * (s < c.axles[0]) + .08 * (s > c.axles[1]) + .1 * np.clip(1 - end / .25, 0, 1)**2
+    floor = c.clearance + c.front_lift * (s < c.axles[0]) + c.rear_lift * (s > c.axles[1])
+    floor += .06 * np.clip(1 - end / .2, 0, 1)**2
     floor = smooth(floor, .05)
     lower = floor.copy()
-    for a in c.axles: lower = np.maximum(lower, c.radius + np.sqrt(np.clip(c.arch**2 - (s - a)**2, 0, None)) - .99 * c.radius * (np.abs(s - a) > c.arch))
+    for a in c.axles:
+        arch = c.radius + np.sqrt(np.clip(c.arch**2 - (s - a)**2, 0, None))
+        lower = np.where(np.abs(s - a) < c.arch, np.maximum(lower, arch), lower)
     return SimpleNamespace(s=s, floor=floor, lower=lower, top=top, roof=roof, half=half)
 
-# %% ../nbs/01_studio.ipynb #2d94053f
+# %% ../nbs/01_studio.ipynb #82ed2314
 HULL, CABIN, UNDER, WHEEL, TRIM, MIRROR = range(6)
 
+# %% ../nbs/01_studio.ipynb #49798759
 class Mesh(NamedTuple):
     "Points of a surface and the faces between them"
     points: np.ndarray   # (n, 3) float: x, y, z, metres
@@ -129,7 +137,7 @@ class Mesh(NamedTuple):
     faces: np.ndarray    # (m, 4) int: corners
     part: np.ndarray     # (m,) int: HULL, CABIN, ...
 
-# %% ../nbs/01_studio.ipynb #d932f281
+# %% ../nbs/01_studio.ipynb #ab88acdb
 def grid_mesh(
     p: np.ndarray,          # (a, b, 3) points
     part: int,              # what the surface belongs to
@@ -145,7 +153,7 @@ def grid_mesh(
     flat = lambda x: x.reshape(-1, 3)
     return Mesh(flat(p), flat(n), flat(p if tex is None else tex), faces, np.full(len(faces), part))
 
-# %% ../nbs/01_studio.ipynb #30f157c6
+# %% ../nbs/01_studio.ipynb #7717b667
 def join(
     meshes: list[Mesh],  # any number of meshes
 ) -> Mesh:               # one
@@ -155,7 +163,7 @@ def join(
     faces = np.concatenate([m.faces + i for m, i in zip(meshes, starts)])
     return Mesh(cat('points'), cat('normals'), cat('tex'), faces, cat('part'))
 
-# %% ../nbs/01_studio.ipynb #1cd287d3
+# %% ../nbs/01_studio.ipynb #769dc19d
 def section(
     c: SimpleNamespace,   # car
     ln: SimpleNamespace,  # its lines
@@ -166,10 +174,12 @@ def section(
     z = np.minimum(lower, top - .05) + (top - np.minimum(lower, top - .05)) * np.linspace(0, 1, 10)
     y = half * np.interp((z - floor) / (top - floor), [0, .12, .42, .72, .88, 1], c.side)
     edge = y[-1] * np.array([.965, .9, .65, .3, 0])
-    left = np.concatenate([np.stack([y, z], 1), np.stack([edge, top + c.crown * np.array([.25, .45, .75, .95, 1])], 1)])
+    rise = c.crown * np.array([.25, .45, .75, .95, 1])
+    if c.kind == 'pickup' and c.deck + .1 < s < c.L - .08: rise = np.array([.01, -.45, -.46, -.46, -.46])
+    left = np.concatenate([np.stack([y, z], 1), np.stack([edge, top + rise], 1)])
     return np.concatenate([left, left[-2::-1] * [-1, 1]])
 
-# %% ../nbs/01_studio.ipynb #1bb03ef2
+# %% ../nbs/01_studio.ipynb #dea80ae4
 def hull(
     c: SimpleNamespace,   # car
     ln: SimpleNamespace,  # its lines
@@ -184,7 +194,7 @@ def hull(
     tail = [cap(rings[-1], k, -o) for k, o in ((.85, .02), (.6, .035), (.3, .045), (0, .05))]
     return grid_mesh(np.array(nose + rings + tail), HULL)
 
-# %% ../nbs/01_studio.ipynb #b700e8c2
+# %% ../nbs/01_studio.ipynb #f1d424d7
 def cabin_side(
     c: SimpleNamespace,   # car
     ln: SimpleNamespace,  # its lines
@@ -195,6 +205,7 @@ def cabin_side(
     top, half = np.interp(s, ln.s, ln.top), np.interp(s, ln.s, ln.half)
     return half * c.side[-1] * .985 - c.lean * np.clip(z - top, 0, None)**1.15
 
+# %% ../nbs/01_studio.ipynb #d7e3dc61
 def cabin(
     c: SimpleNamespace,   # car
     ln: SimpleNamespace,  # its lines
@@ -209,12 +220,13 @@ def cabin(
         a = np.radians([25, 50, 75])
         y = np.concatenate([y, y[-1] - r * (1 - np.cos(a)), (y[-1] - r) * np.array([.85, .6, .3, 0])])
         z = np.concatenate([z, z[-1] + r * np.sin(a), roof + c.crown * np.array([.2, .6, .9, 1])])
-        pull = c.bow * (np.clip((c.front - s) / (c.front - c.cowl), 0, 1) - .7 * np.clip((s - c.rear) / (c.deck - c.rear), 0, 1))
+        ahead, behind = (c.front - s) / (c.front - c.cowl), (s - c.rear) / (c.deck - c.rear)
+        pull = c.bow * (np.clip(ahead, 0, 1) - .7 * np.clip(behind, 0, 1))
         left = np.stack([c.L / 2 - s + pull * (1 - (y / y.max())**2), y, z], 1)
         rings.append(np.concatenate([left, left[-2::-1] * [1, -1, 1]]))
     return grid_mesh(np.array(rings), CABIN)
 
-# %% ../nbs/01_studio.ipynb #73d53f1f
+# %% ../nbs/01_studio.ipynb #a4aed6b6
 def wheel(
     c: SimpleNamespace,  # car
     axle: float,         # distance of the axle from the nose, metres
@@ -228,6 +240,7 @@ def wheel(
     p = np.stack([r * np.cos(a), np.broadcast_to(y, (37, 10)), r * np.sin(a)], -1)
     return grid_mesh(p + [c.L / 2 - axle, 0, c.radius], WHEEL, tex=p * [3, 1, 3] + [0, 0, 1.1])
 
+# %% ../nbs/01_studio.ipynb #18c9e813
 def tube(
     path: np.ndarray,    # (n, 3) points along the tube, metres
     width: float,        # radius, metres
@@ -241,6 +254,7 @@ def tube(
     v = np.cross(d, u)
     return grid_mesh(path[:, None] + width * (np.cos(a)[:, None] * u[:, None] + np.sin(a)[:, None] * v[:, None]), part)
 
+# %% ../nbs/01_studio.ipynb #38210628
 def ball(
     mid: tuple,          # x, y, z, metres
     radii: tuple,        # half axes, metres
@@ -253,7 +267,18 @@ def ball(
     p = np.stack([pw(np.cos(t)) * pw(np.cos(f)), pw(np.cos(t)) * pw(np.sin(f)), pw(np.sin(t)) * np.ones(17)], -1)
     return grid_mesh(p * radii + mid, part)
 
-# %% ../nbs/01_studio.ipynb #d8c97dbf
+# %% ../nbs/01_studio.ipynb #394cae5e
+def floor_pan(
+    c: SimpleNamespace,  # car
+) -> Mesh:               # a trough between the wheels
+    "What closes the car from below"
+    half, s = c.W / 2 - c.tread - .07, np.linspace(.08, .9, 30) * c.L
+    y = half * np.array([1, 1, 1, 0, -1, -1, -1])
+    z = 2 * c.arch * np.array([.62, .4, .07, .06, .07, .4, .62]) + c.clearance
+    x, y, z = np.broadcast_arrays((c.L / 2 - s)[:, None], y, z)
+    return grid_mesh(np.stack([x, y, z], -1), UNDER)
+
+# %% ../nbs/01_studio.ipynb #ec3f5603
 def trimmings(
     c: SimpleNamespace,   # car
     ln: SimpleNamespace,  # its lines
@@ -272,7 +297,7 @@ def trimmings(
     if c.antenna == 'fin': parts.append(ball((X(back), 0, z), (.09, .02, .055), TRIM, 1))
     if c.antenna == 'rod':
         h = rng.uniform(.15, .45)
-        parts.append(tube([(X(back), 0, z - .02), (X(back + h * .3), 0, z + h * .5), (X(back + h * .6), 0, z + h)], .006))
+        parts.append(tube([(X(back + h * k * .6), 0, z - .02 + h * k) for k in (0, .5, 1)], .006))
     if c.rails:
         t = np.linspace(c.front + .15, c.rear - .05, 14)
         lift = .045 * np.minimum(1, 6 * np.sin(np.linspace(0, np.pi, 14))) - .02
@@ -280,17 +305,18 @@ def trimmings(
         parts += [tube(np.stack([X(t), k * y, at('roof', t) + lift + .03], 1), .017) for k in (1, -1)]
     if c.spoiler:
         t = c.deck + .04 if c.kind in ('sedan', 'coupe') else c.rear + .03
-        z = max(at('roof', t), at('top', t)) + .04
-        parts.append(ball((X(t), 0, z), (.1, at('half', t) * .68, .018), MIRROR))
+        z, lift = max(at('roof', t), at('top', t)), rng.choice([.04, rng.uniform(.1, .28)])
+        parts.append(ball((X(t), 0, z + lift), (.1, at('half', t) * .7, .018), MIRROR))
+        parts += [tube([(X(t - .05), y, z - .02), (X(t), y, z + lift)], .025) for y in (-.5, .5)]
     if c.step:
         t = np.linspace(c.axles[0] + c.arch + .1, c.axles[1] - c.arch - .1, 8)
-        parts += [tube(np.stack([X(t), np.full(8, k * c.W * .49), np.full(8, c.clearance + .02)], 1), .045) for k in (1, -1)]
+        parts += [tube([(X(s), k * c.W * .49, c.clearance + .02) for s in t], .045) for k in (1, -1)]
     if c.exhaust:
-        parts += [tube([(X(c.L - .4), y, c.clearance + .17), (X(c.L - .01), y, c.clearance + .15)], .03) for y in ((-.5, .5), (.45,))[rng.integers(2)]]
-    half, t = c.W / 2 - c.tread - .07, np.linspace(.08, .9, 30) * c.L
-    y, z = half * np.array([1, 1, 1, 0, -1, -1, -1]), np.array([.62, .4, .07, .06, .07, .4, .62]) * c.arch * 2 + c.clearance
-    return parts + [grid_mesh(np.stack([np.repeat(X(t)[:, None], 7, 1), np.tile(y, (30, 1)), np.tile(z, (30, 1))], -1), UNDER)]
+        pipe = lambda y: tube([(X(c.L - .4), y, c.clearance + .17), (X(c.L - .01), y, c.clearance + .15)], .03)
+        parts += [pipe(y) for y in ((-.5, .5), (.45,))[rng.integers(2)]]
+    return parts + [floor_pan(c)]
 
+# %% ../nbs/01_studio.ipynb #91d9dacd
 def car_mesh(
     c: SimpleNamespace,  # car
 ) -> Mesh:               # all of it
@@ -299,12 +325,13 @@ def car_mesh(
     wheels = [wheel(c, a, k) for a in c.axles for k in (1, -1)]
     return join([hull(c, ln), cabin(c, ln), *wheels, *trimmings(c, ln)])
 
-# %% ../nbs/01_studio.ipynb #748e55ed
+# %% ../nbs/01_studio.ipynb #f669c0a1
 (PAINT, SEAM, BLACK, CHROME, GLASS, TINT, CLOTH, BRIGHT, LAMP, RED, PLATE, INK, AMBER, TYRE, RIM, GAP, ROOF,
  SHELL, DARK) = range(19)
 SIDE, FRONT, REAR, TOP, HUB = range(5)
 PPM, CHART = 256, (563, 1640)
 
+# %% ../nbs/01_studio.ipynb #f562aaf8
 class Chart:
     "A drawing in metres: across from -3.2 to 3.2, up from 0 to 2.2"
     def __init__(self):
@@ -312,22 +339,23 @@ class Chart:
         self.pen = ImageDraw.Draw(self.image)
     def at(self, p): return [((x + 3.2) * PPM, (2.2 - z) * PPM) for x, z in p]
     def area(self, p, material): self.pen.polygon(self.at(p), fill=material)
-    def line(self, p, material, width): self.pen.line(self.at(p), fill=material, width=max(1, round(width * PPM)), joint='curve')
+    def line(self, p, material, width):
+        self.pen.line(self.at(p), fill=material, width=max(1, round(width * PPM)), joint='curve')
     def inlay(self, p, inner):
         stencil = Chart()
         stencil.area(p, 255)
         self.image.paste(inner.image, mask=stencil.image)
     def disc(self, x, z, r, material): self.pen.ellipse(self.at([(x - r, z + r), (x + r, z - r)]), fill=material)
 
-# %% ../nbs/01_studio.ipynb #2a321e9c
-def side_chart(
-    c: SimpleNamespace,   # car
-    ln: SimpleNamespace,  # its lines
-) -> Image.Image:         # materials over x and z
-    "The side: windows, doors, handles, lamps that reach around"
-    k, X = Chart(), lambda s: c.L / 2 - s
-    rng = np.random.default_rng([c.art, 1])
-    at = lambda n, s: np.interp(s, ln.s, getattr(ln, n))
+# %% ../nbs/01_studio.ipynb #498ef155
+def side_windows(
+    c: SimpleNamespace,        # car
+    ln: SimpleNamespace,       # its lines
+    k: Chart,                  # chart to draw on
+    rng: np.random.Generator,  # source of chance
+) -> float:                    # where the doors meet, metres from the nose
+    "Panes between roof and belt, what is seen through them, and the pillars"
+    at, X = lambda n, s: np.interp(s, ln.s, getattr(ln, n)), lambda s: c.L / 2 - s
     end = c.rear + c.pillar * (c.deck - c.rear) if c.kind in ('sedan', 'coupe') else c.deck - .12 - .25 * (1 - c.pillar)
     if c.kind == 'pickup': end = c.rear - .02
     s = np.linspace(c.cowl, end, 120)
@@ -350,6 +378,18 @@ def side_chart(
     k.line(outline + outline[:1], rim, .018)
     for p in [mid] + [mid + .52 * (end - mid)] * (c.kind in ('suv', 'van', 'wagon')):
         k.line([(X(p), at('top', p) + .03), (X(p + .04), at('roof', p) - .09)], BLACK, rng.uniform(.05, .1))
+    return mid
+
+# %% ../nbs/01_studio.ipynb #0a8417ed
+def side_chart(
+    c: SimpleNamespace,   # car
+    ln: SimpleNamespace,  # its lines
+) -> Image.Image:         # materials over x and z
+    "The side: windows, doors, handles, lamps that reach around"
+    k, X = Chart(), lambda s: c.L / 2 - s
+    rng = np.random.default_rng([c.art, 1])
+    at = lambda n, s: np.interp(s, ln.s, getattr(ln, n))
+    mid = side_windows(c, ln, k, rng)
     sill = c.clearance + .12
     first, last = c.axles[0] + c.arch + .08, c.axles[1] - (c.arch + .04)
     for p in {1: (first, mid + .05), 2: (first, mid + .02, last + .2)}[c.doors]:
@@ -367,7 +407,7 @@ def side_chart(
     k.line([(X(.2), h - c.lamp_h - .2), (X(.26), h - c.lamp_h - .2)], AMBER, .03)
     return k.image
 
-# %% ../nbs/01_studio.ipynb #47faa4d5
+# %% ../nbs/01_studio.ipynb #ae7474ba
 def screen(
     c: SimpleNamespace,   # car
     ln: SimpleNamespace,  # its lines
@@ -382,6 +422,17 @@ def screen(
     y = np.clip(cabin_side(c, ln, s, z) - .075, .2, None)
     return [*zip(y, z), *zip(-y[::-1], z[::-1])]
 
+# %% ../nbs/01_studio.ipynb #7565c8ba
+def plate(
+    k: Chart,   # chart to draw on
+    y: float,   # middle, metres
+    z: float,   # middle, metres
+):
+    "A number plate, 31 by 16 cm"
+    k.area([(y - .155, z - .08), (y + .155, z - .08), (y + .155, z + .08), (y - .155, z + .08)], PLATE)
+    k.line([(y - .1, z), (y + .1, z)], INK, .05)
+
+# %% ../nbs/01_studio.ipynb #1a61a461
 def front_chart(
     c: SimpleNamespace,   # car
     ln: SimpleNamespace,  # its lines
@@ -411,24 +462,17 @@ def front_chart(
     v, i0 = U(.55, .95) * ln.half[0], c.clearance + U(.1, .17)
     i1 = i0 + U(.06, .16)
     k.area([(-v, i1), (v, i1), (v * .85, i0), (-v * .85, i0)], BLACK)
-    if c.cladding: k.line([(-1.1, c.clearance + .06), (1.1, c.clearance + .06)], BLACK, .2)
+    if U() < .35 or c.cladding: k.area([(-1.1, c.black), (1.1, c.black), (1.1, 0), (-1.1, 0)], BLACK)
     for y in (-1, 1):
         inner = w + .02
-        k.area([(y * inner, g1 - .03), (y * 1.1, h - .02), (y * 1.1, h - c.lamp_h), (y * (inner + .05), g1 - c.lamp_h)], LAMP)
+        shape = (inner, g1 - .03), (1.1, h - .02), (1.1, h - c.lamp_h), (inner + .05, g1 - c.lamp_h)
+        k.area([(y * a, z) for a, z in shape], LAMP)
         k.disc(y * (inner + .2), h - c.lamp_h * .6, c.lamp_h * .28, CHROME)
         k.disc(y * v * .95, i0 + .08, .045, LAMP)
-    if c.plate: plate(k, 0, max(i1 + .02, g0 - .08))
+    if c.plate: plate(k, 0, U(i0 + .02, max(i1, g0) + .04))
     return k.image
 
-def plate(
-    k: Chart,   # chart to draw on
-    y: float,   # middle, metres
-    z: float,   # middle, metres
-):
-    "A number plate, 31 by 16 cm"
-    k.area([(y - .155, z - .08), (y + .155, z - .08), (y + .155, z + .08), (y - .155, z + .08)], PLATE)
-    k.line([(y - .1, z), (y + .1, z)], INK, .05)
-
+# %% ../nbs/01_studio.ipynb #a44e8b21
 def rear_chart(
     c: SimpleNamespace,   # car
     ln: SimpleNamespace,  # its lines
@@ -447,17 +491,20 @@ def rear_chart(
     z0 = d - (c.tail_h + .25 if tall else c.tail_h)
     z1 = d + (.25 if tall and c.kind != 'pickup' else -.04)
     for y in (-1, 1):
-        k.area([(y * inner, d - .07), (y * (half - .05 if tall else 1.1), z1), (y * 1.1, z1 - .02), (y * 1.1, z0), (y * (inner + .03), z0 + .02)], RED)
+        outer = half - .05 if tall else 1.1
+        shape = (inner, d - .07), (outer, z1), (1.1, z1 - .02), (1.1, z0), (inner + .03, z0 + .02)
+        k.area([(y * a, z) for a, z in shape], RED)
         k.line([(y * (inner + .05), z0 + .05), (y * 1.1, z0 + .05)], LAMP, .03)
     b = c.clearance + U(.25, .36)
     k.line([(-1.1, b), (1.1, b)], SEAM, .012)
     k.line([(-half * .85, b), (-half * .8, d - .04), (half * .8, d - .04), (half * .85, b)], SEAM, .01)
-    if U() < .6 or c.cladding: k.line([(-.8, c.clearance + .08), (.8, c.clearance + .08)], BLACK, U(.06, .16))
+    if U() < .6 or c.cladding: k.area([(-1.1, c.black), (1.1, c.black), (1.1, 0), (-1.1, 0)], BLACK)
     if c.chrome: k.line([(-.35, b + .24), (.35, b + .24)], CHROME, .03)
     for y in ((-.5, .5), (.5,), ())[rng.integers(3)]: k.disc(y, c.clearance + .1, .035, CHROME)
     plate(k, 0, b + .12 if U() < .7 else b - .1)
     return k.image
 
+# %% ../nbs/01_studio.ipynb #8bb6f07f
 def top_chart(
     c: SimpleNamespace,   # car
     ln: SimpleNamespace,  # its lines
@@ -467,10 +514,13 @@ def top_chart(
     y = c.W / 2 * .76
     k.line([(X(.12), 1.1 - y * .8), (X(c.cowl), 1.1 - y), (X(c.cowl), 1.1 + y), (X(.12), 1.1 + y * .8)], SEAM, .01)
     k.line([(X(c.cowl - .04), 1.1 - y), (X(c.cowl - .04), 1.1 + y)], BLACK, .08)
-    if c.kind == 'pickup': k.area([(X(c.deck + .05), 1.1 - y), (X(c.L - .12), 1.1 - y), (X(c.L - .12), 1.1 + y), (X(c.deck + .05), 1.1 + y)], DARK)
+    if c.kind == 'pickup':
+        a, b = X(c.deck + .05), X(c.L - .12)
+        k.area([(a, 1.1 - y), (b, 1.1 - y), (b, 1.1 + y), (a, 1.1 + y)], DARK)
     else: k.line([(X(c.deck + .03), 1.1 - y), (X(c.deck + .03), 1.1 + y)], SEAM, .012)
     return k.image
 
+# %% ../nbs/01_studio.ipynb #8a2a194c
 def hub_chart(
     c: SimpleNamespace,  # car
 ) -> Image.Image:        # materials, three times the wheel's size
@@ -482,21 +532,23 @@ def hub_chart(
     for a in np.arange(c.spokes) * 2 * np.pi / c.spokes:
         d, n = np.array([np.cos(a), np.sin(a)]), np.array([-np.sin(a), np.cos(a)])
         w = c.spoke * r * 5 / c.spokes * .5
-        k.area([(d * r * p + n * w * q + [0, 1.1]) for p, q in ((0, .7), (c.low * .93, 1), (c.low * .93, -1), (0, -.7))], RIM)
+        tip = c.low * .93
+        k.area([d * r * p + n * w * q + [0, 1.1] for p, q in ((0, .7), (tip, 1), (tip, -1), (0, -.7))], RIM)
     k.disc(0, 1.1, r * .17, RIM)
     k.disc(0, 1.1, r * .07, GAP)
     return k.image
 
-# %% ../nbs/01_studio.ipynb #b8ba8215
+# %% ../nbs/01_studio.ipynb #b4533fc9
 def charts(
     c: SimpleNamespace,  # car
 ) -> np.ndarray:         # (5, 563, 1640) uint8: materials
     "All charts of a car"
     ln, rng = lines(c), np.random.default_rng([c.art, 4])
+    c.black = c.clearance + rng.uniform(.05, .28)
     c.lamp_h, c.lamp_in, c.tail_h = rng.uniform(.12, .24), rng.uniform(.25, .6), rng.uniform(.16, .3)
     return np.stack([side_chart(c, ln), front_chart(c, ln), rear_chart(c, ln), top_chart(c, ln), hub_chart(c)])
 
-# %% ../nbs/01_studio.ipynb #a526ba0b
+# %% ../nbs/01_studio.ipynb #ed479d71
 class Camera(NamedTuple):
     "A level pinhole camera above the floor, looking along +y"
     f: float         # focal length, pixels of the picture
@@ -510,7 +562,7 @@ class Camera(NamedTuple):
         k = self.f / p[..., 1:2]
         return np.concatenate([self.cx + k * p[..., :1], self.cy - k * (p[..., 2:] - self.height)], -1)
 
-# %% ../nbs/01_studio.ipynb #eeb1d3b7
+# %% ../nbs/01_studio.ipynb #ebb5c94a
 def turned(
     p: np.ndarray,       # (..., 3) points or directions of the car
     view: float,         # 1..16
@@ -521,7 +573,7 @@ def turned(
     x, y, z = np.moveaxis(p, -1, 0)
     return np.stack([-s * x + c * y, -c * x - s * y, z], -1)
 
-# %% ../nbs/01_studio.ipynb #5c7d587c
+# %% ../nbs/01_studio.ipynb #89ddb67e
 def visible(
     mesh: Mesh,          # the car
     view: float,         # 1..16
@@ -541,7 +593,7 @@ def visible(
     order = order[keep[order]]
     return SimpleNamespace(n=n, px=cam.project(p), order=order, away=away)
 
-# %% ../nbs/01_studio.ipynb #dd704eaf
+# %% ../nbs/01_studio.ipynb #eed755ef
 def face_buffer(
     mesh: Mesh,               # the car
     vis: SimpleNamespace,     # what `visible` gave
@@ -556,7 +608,7 @@ def face_buffer(
     for f in vis.order.tolist(): pen.polygon(corners[f].tolist(), fill=f + 1)
     return np.asarray(image)
 
-# %% ../nbs/01_studio.ipynb #a168f4d5
+# %% ../nbs/01_studio.ipynb #a04c2254
 def surroundings(
     rng: np.random.Generator,  # source of chance
 ) -> np.ndarray:               # (2, 64, 64) float32: light from above and from below, over x and y of the direction
@@ -576,20 +628,22 @@ def surroundings(
     down = down + (behind - down) * np.clip(r * 4 - 3.2, 0, 1) * (y < 0) * .6
     return gaussian_filter(np.stack([up, down])**2, (0, blur, blur)).astype(np.float32)
 
-# %% ../nbs/01_studio.ipynb #8fb32cdb
+# %% ../nbs/01_studio.ipynb #0948560b
 def materials(
     c: SimpleNamespace,  # car
 ) -> np.ndarray:         # (19, 5) float32: sRGB colour, mirror strength, how metallic
     "Colour and shine of each material of a car"
     grey = lambda v, mirror, metal=0: (v, v, v, mirror, metal)
-    m = {PAINT: (*c.paint, c.mirror, c.flake), SEAM: (*(c.paint * .35), .012, 0), BLACK: grey(.1, .012), CHROME: grey(.5, .5),
-         GLASS: (c.glass * .95, c.glass, c.glass * .97, .05, 0), TINT: grey(c.tint, .05), CLOTH: (*(.5 * np.array(c.cloth) + .6 * c.glass), .05, 0),
+    m = {PAINT: (*c.paint, c.mirror, c.flake),
+         SEAM: (*(c.paint * .35), .012, 0), BLACK: grey(.1, .012), CHROME: grey(.5, .5),
+         GLASS: (c.glass * .95, c.glass, c.glass * .97, .05, 0), TINT: grey(c.tint, .05),
+         CLOTH: (*(.5 * np.array(c.cloth) + .6 * c.glass), .05, 0),
          BRIGHT: grey(.55, .05), LAMP: grey(.6, .1), RED: (.55, .08, .08, .05, 0), PLATE: grey(.9, .02),
          INK: (.2, .45, .75, .02, 0), AMBER: (.8, .4, .1, .05, 0), TYRE: grey(.13, .006), RIM: grey(c.rim, .08, .5),
          GAP: grey(.07, .005), ROOF: grey(.04, .05), SHELL: (*(c.paint * .9), .1, c.flake), DARK: grey(.1, .004)}
     return np.array([m[i] for i in range(len(m))], np.float32)
 
-# %% ../nbs/01_studio.ipynb #cb8a9ff0
+# %% ../nbs/01_studio.ipynb #fe7a2834
 def surface(
     mesh: Mesh,             # the car
     vis: SimpleNamespace,   # what `visible` gave
@@ -610,7 +664,7 @@ def surface(
     n = v[:, :3]
     return n / np.sqrt((n * n).sum(1, keepdims=True) + 1e-9), v[:, 3:]
 
-# %% ../nbs/01_studio.ipynb #ec75bd7f
+# %% ../nbs/01_studio.ipynb #d894538d
 def material_at(
     c: SimpleNamespace,   # car
     chart: np.ndarray,    # its charts
@@ -635,7 +689,7 @@ def material_at(
     m = np.where(fixed < 255, fixed, m)
     return np.where((part == CABIN) & c.roof_black & (n[:, 2] > .8) & (m == PAINT), ROOF, m)
 
-# %% ../nbs/01_studio.ipynb #21aea368
+# %% ../nbs/01_studio.ipynb #2bfd15bc
 def shade(
     mat: np.ndarray,      # (n, 5) float32 materials
     n: np.ndarray,        # (n, 3) unit normals
@@ -649,9 +703,11 @@ def shade(
     c = -np.abs(c)
     r = eye - 2 * c[:, None] * n
     k = 31.5 / (1 + np.abs(r[:, 2]))
-    ij = (r[:, 2] < 0) * 4096 + (31.5 + k * r[:, 1]).astype(np.int32).clip(0, 63) * 64 + (31.5 + k * r[:, 0]).astype(np.int32).clip(0, 63)
+    col, row = ((31.5 + k * r[:, i]).astype(np.int32).clip(0, 63) for i in (0, 1))
+    ij = (r[:, 2] < 0) * 4096 + row * 64 + col
     env = light.env.reshape(-1)[ij] * (.35 + .65 * low)
-    up = light.low + (light.high - light.low) * (.5 + .5 * n[:, 2]) + light.key * np.clip(n @ light.dir, 0, None)
+    up = light.low + (light.high - light.low) * (.5 + .5 * n[:, 2])
+    up += light.key * np.clip((n * light.dir).sum(1), 0, None)
     up *= low
     metal = mat[:, 4]
     up *= 1 + metal * (.35 * (-c) - .25)
@@ -659,7 +715,7 @@ def shade(
     f = mat[:, 3] + (1 - mat[:, 3]) * np.float32(light.gloss) * (1 + c)**5
     return np.sqrt(mat[:, :3]**2 * (up * (1 - f))[:, None] + (f * env)[:, None])
 
-# %% ../nbs/01_studio.ipynb #58584955
+# %% ../nbs/01_studio.ipynb #ab6864d1
 def arc(
     x: float, y: float,         # middle
     rx: float, ry: float,       # half axes
@@ -669,16 +725,24 @@ def arc(
     t = np.radians(np.linspace(a, b, 33))
     return [*zip(x + rx * np.cos(t), y + ry * np.sin(t))]
 
+# %% ../nbs/01_studio.ipynb #7bcf321f
 LETTERS = dict(
-    A=[[(0, 0), (.45, 1), (.9, 0)], [(.2, .35), (.7, .35)]], C=[arc(.5, .5, .5, .5, 50, 310)],
+    A=[[(0, 0), (.45, 1), (.9, 0)], [(.2, .35), (.7, .35)]],
+    C=[arc(.5, .5, .5, .5, 50, 310)],
+    D=[[(0, 0), (0, 1), *arc(.3, .5, .45, .5, 90, -90), (0, 0)]],
+    I=[[(0, 0), (0, 1)]],
+    E=[[(.6, 1), (0, 1), (0, 0), (.6, 0)], [(0, .5), (.5, .5)]],
+    M=[[(0, 0), (.1, 1), (.5, .2), (.9, 1), (1, 0)]],
+    N=[[(0, 0), (0, 1), (.75, 0), (.75, 1)]],
+    O=[arc(.5, .5, .5, .5, 0, 375)],
     R=[[(0, 0), (0, 1), (.4, 1), *arc(.4, .74, .3, .26, 90, -90), (0, .48)], [(.35, .48), (.72, 0)]],
-    V=[[(0, 1), (.45, 0), (.9, 1)]], N=[[(0, 0), (0, 1), (.75, 0), (.75, 1)]], O=[arc(.5, .5, .5, .5, 0, 375)],
-    S=[[*arc(.35, .75, .33, .25, 30, 270), *arc(.35, .25, .33, .25, 90, -150)]], T=[[(0, 1), (.8, 1)], [(.4, 1), (.4, 0)]],
-    U=[[(0, 1), *arc(.35, .33, .35, .33, 180, 360), (.7, 1)]], D=[[(0, 0), (0, 1), *arc(.3, .5, .45, .5, 90, -90), (0, 0)]],
-    I=[[(0, 0), (0, 1)]], E=[[(.6, 1), (0, 1), (0, 0), (.6, 0)], [(0, .5), (.5, .5)]], M=[[(0, 0), (.1, 1), (.5, .2), (.9, 1), (1, 0)]])
-WORDS = 'CARAVAN NIRVANA CANVAS STUDIO MOTORS AUTORAMA RAVEN AVANTI VARIANT SAVANNA CARMINA ARCADIA DATATRAM'.split()
+    S=[[*arc(.35, .75, .33, .25, 30, 270), *arc(.35, .25, .33, .25, 90, -150)]],
+    T=[[(0, 1), (.8, 1)], [(.4, 1), (.4, 0)]],
+    U=[[(0, 1), *arc(.35, .33, .35, .33, 180, 360), (.7, 1)]],
+    V=[[(0, 1), (.45, 0), (.9, 1)]])
+WORDS = 'CARAVAN NIRVANA CANVAS STUDIO MOTORS RAVEN AVANTI VARIANT SAVANNA ARCADIA'.split()
 
-# %% ../nbs/01_studio.ipynb #7e1f487d
+# %% ../nbs/01_studio.ipynb #88b51862
 def draw_studio(
     seed: int,         # seed of the car
 ) -> SimpleNamespace:  # tones, light, camera, sign
@@ -686,7 +750,8 @@ def draw_studio(
     rng = np.random.default_rng([seed, 1])
     U = rng.uniform
     tint = lambda s: 1 + rng.normal(0, s) * np.array([1, .3, -1]) + rng.normal(0, .004, 3)
-    k = SimpleNamespace(wall=U(.89, 1) * tint(.012), floor=U(.58, .82) * tint(.018), disc=U(-.08, .06), warm=U(-.005, .03) * np.array([1, .4, -.8]))
+    k = SimpleNamespace(wall=U(.89, 1) * tint(.012), floor=U(.58, .82) * tint(.018))
+    k.disc, k.warm = U(-.08, .06), U(-.005, .03) * np.array([1, .4, -.8])
     k.edge, k.bulge, k.lean, k.rise = U(.27, .44), U(.02, .07), U(-.03, .03), U(-.12, .1)
     k.word, k.weights = rng.choice(WORDS), rng.choice(['rising', 'thin', 'bold', 'none'], p=[.55, .1, .2, .15])
     k.sign, k.sign_x, k.sign_w, k.ink = U(.17, .22), U(-.01, .1), U(.85, .98), U(.2, .42)
@@ -694,14 +759,16 @@ def draw_studio(
     k.vignette, k.line, k.grain = U(0, .12), U(.1, .35), U(.004, .016)
     k.f, k.height, k.distance = 2290 * U(.93, 1.07), U(1.1, 1.5), U(7.2, 8.1)
     k.horizon, k.shift, k.yaw, k.radius = U(.34, .42), U(-.02, .02), rng.normal(0, .1), U(3.3, 3.9)
-    k.shadow, k.soft, k.contact = U(.25, .6), U(.12, .4), U(.5, .9)
+    k.shadow, k.soft, k.contact = U(.15, .55), U(.12, .4), U(.3, .85)
     k.exposure, k.gamma, k.blur, k.quality = U(.97, 1.1), U(.9, 1.12), U(.3, 1.1), int(rng.integers(82, 97))
     d = np.array([U(-1, 1), U(-1, .2), U(.3, 1)])
-    k.light = SimpleNamespace(env=surroundings(rng), low=np.float32(U(.25, .6)), high=np.float32(U(.85, 1.2)), key=np.float32(U(.05, .4)),
-                              dir=(d / np.linalg.norm(d)).astype(np.float32), gloss=U(.5, 1))
+    one = np.float32
+    k.light = SimpleNamespace(env=surroundings(rng), low=one(U(.25, .6)), high=one(U(.95, 1.4)), key=one(U(.05, .4)),
+                              dir=one(d / np.linalg.norm(d)), gloss=U(.5, 1))
     k.art = int(rng.integers(2**31))
     return k
 
+# %% ../nbs/01_studio.ipynb #e36cca10
 def camera(
     k: SimpleNamespace,  # studio
     size: tuple,         # (height, width), pixels
@@ -709,11 +776,13 @@ def camera(
     "The studio's camera; the shorter side decides how large things are"
     H, W = size
     scale = min(W / 1918, H / 1280)
-    return Camera(k.f * scale, W / 2 + k.shift * 1918 * scale, H / 2 + (k.horizon - .5) * 1280 * scale, k.height, k.distance)
+    cx, cy = W / 2 + k.shift * 1918 * scale, H / 2 + (k.horizon - .5) * 1280 * scale
+    return Camera(k.f * scale, cx, cy, k.height, k.distance)
 
-# %% ../nbs/01_studio.ipynb #9c660d16
+# %% ../nbs/01_studio.ipynb #f49588c8
 FLOOR, TILE = 12, 20   # metres shown to each side of the turntable's axis; pixels per metre
 
+# %% ../nbs/01_studio.ipynb #446047cf
 def on_floor(
     plan: np.ndarray,    # (2 FLOOR TILE, 2 FLOOR TILE) float in [0, 1], from above, far side first
     cam: Camera,         # camera
@@ -726,11 +795,13 @@ def on_floor(
     # the denominator is 1 - row / cy
     a, b, c = -h / cam.cy, -r / cam.cy, r + h * cam.cx / cam.cy
     d, e, f = 0, -far / cam.cy, far + cam.f * h / cam.cy
-    out = im.transform(size[::-1], Image.Transform.PERSPECTIVE, (a, b, c, d, e, f, 0, -1 / cam.cy), Image.Resampling.BILINEAR)
+    out = im.transform(size[::-1], Image.Transform.PERSPECTIVE, (a, b, c, d, e, f, 0, -1 / cam.cy),
+                       Image.Resampling.BILINEAR)
     out = np.asarray(out, np.float32) / 255
     out[:max(0, int(cam.cy) + 1)] = 0
     return out
 
+# %% ../nbs/01_studio.ipynb #fec509a3
 def shadow_plan(
     c: SimpleNamespace,  # car
     k: SimpleNamespace,  # studio
@@ -746,11 +817,13 @@ def shadow_plan(
     ImageDraw.Draw(soft).polygon(blot(-L * .95, L * .95, -W * .92, W * .92), fill=255)
     pen = ImageDraw.Draw(hard)
     for a in c.axles:
-        for y in (W - c.tread * .55, -W + c.tread * .55): pen.polygon(blot(L - a - .16, L - a + .16, y - .13, y + .13), fill=255)
-    wide, near, tyre = (gaussian_filter(np.asarray(i, np.float32) / 255, s * TILE) for i, s in ((soft, k.soft * 2), (soft, k.soft * .5), (hard, .05)))
+        for y in (W - c.tread * .55, -W + c.tread * .55):
+            pen.polygon(blot(L - a - .16, L - a + .16, y - .13, y + .13), fill=255)
+    blur = lambda im, s: gaussian_filter(np.asarray(im, np.float32) / 255, s * TILE)
+    wide, near, tyre = blur(soft, k.soft * 2), blur(soft, k.soft * .5), blur(hard, .05)
     return 1 - (1 - k.shadow * .5 * wide) * (1 - k.contact * near) * (1 - .6 * tyre)
 
-# %% ../nbs/01_studio.ipynb #3480b568
+# %% ../nbs/01_studio.ipynb #8179a45f
 def sign(
     k: SimpleNamespace,  # studio
     size: tuple,         # (height, width), pixels
@@ -769,11 +842,43 @@ def sign(
             bold = {'thin': .07, 'bold': .2, 'rising': .07 if i < len(k.word) * .43 else .21}[k.weights] * tall
             slope = k.lean * ((x - W / 2) / (.75 * u)) * u
             for stroke in LETTERS[l]:
-                pen.line([(2 * (x + unit * a), 2 * (base + slope - tall * b)) for a, b in stroke], fill=255, width=max(1, round(2 * bold)), joint='curve')
+                p = [(2 * (x + unit * a), 2 * (base + slope - tall * b)) for a, b in stroke]
+                pen.line(p, fill=255, width=max(1, round(2 * bold)), joint='curve')
             x += wide[i] * unit
     return np.asarray(ink.reduce(2), np.float32) / 255
 
-# %% ../nbs/01_studio.ipynb #732e414e
+# %% ../nbs/01_studio.ipynb #f21013be
+def details(
+    pic: np.ndarray,           # (H, W, 3) float32
+    k: SimpleNamespace,        # studio
+    cam: Camera,               # camera
+    rng: np.random.Generator,  # source of chance
+) -> np.ndarray:               # the same with lines
+    "Turntable edge, seams of the floor, a frame on the wall, the edge of the stage"
+    H, W = pic.shape[:2]
+    u = min(W / 1918, H / 1280) * 1280
+    ink, white = Image.new('L', (W, H)), Image.new('L', (W, H))
+    pen, dark = ImageDraw.Draw(ink), int(255 * k.line)
+    t = np.linspace(0, 2 * np.pi, 181)
+    def path(p):
+        at = cam.project(np.asarray(p, float) + [0, cam.distance, 0])
+        pen.line([tuple(q) for q in at], fill=dark, width=max(1, round(u / 640)))
+    path([(k.radius * np.cos(a), k.radius * np.sin(a), 0) for a in t])
+    for a in rng.uniform(0, np.pi, rng.integers(0, 4)):
+        path([(q * np.cos(a), q * np.sin(a), 0) for q in np.linspace(-k.radius, k.radius, 9)])
+    if k.frame:
+        x0, x1 = W / 2 + rng.uniform(-.4, -.1) * u, W / 2 + rng.uniform(.1, .5) * u
+        top = H / 2 + (k.edge - .5 - rng.uniform(.18, .3)) * u
+        pen.line([(x0, H / 2), (x0, top), (x1, top), (x1, H / 2)], fill=dark // 2, width=1)
+    if k.stage:
+        b = H / 2 + rng.uniform(.36, .46) * u
+        ImageDraw.Draw(white).polygon([(0, b), (W, b + .01 * u), (W, H), (0, H)], fill=230)
+        pen.polygon([(0, b + .04 * u), (W, b + .05 * u), (W, H), (0, H)], fill=rng.integers(120, 240).item())
+    w, i = (np.asarray(im, np.float32)[..., None] / 255 for im in (white, ink))
+    pic = pic + w * (.93 - pic)
+    return pic * (1 - i * .95)
+
+# %% ../nbs/01_studio.ipynb #66a1929c
 def backdrop(
     k: SimpleNamespace,  # studio
     size: tuple,         # (height, width), pixels
@@ -789,7 +894,8 @@ def backdrop(
     g = (np.arange(n) + .5) / TILE - FLOOR
     r = np.hypot(g, g[:, None])
     cloud = gaussian_filter(rng.normal(size=(60, 60)), 2)
-    cloud = np.asarray(Image.fromarray((cloud / np.abs(cloud).max()).astype(np.float32)).resize((n, n), Image.Resampling.BICUBIC))
+    cloud = Image.fromarray((cloud / np.abs(cloud).max()).astype(np.float32))
+    cloud = np.asarray(cloud.resize((n, n), Image.Resampling.BICUBIC))
     inside = on_floor(r < k.radius, cam, size)
     dirt = on_floor(.5 + .5 * cloud, cam, size) - .5
     tone = 1 + k.disc * inside + k.stains * dirt * (.4 + inside) + .06 * (y - .6)
@@ -801,40 +907,25 @@ def backdrop(
     pic *= (1 - k.vignette * (x**2 + (y - .5)**2))[..., None]
     return details(pic, k, cam, rng)
 
-def details(
-    pic: np.ndarray,           # (H, W, 3) float32
+# %% ../nbs/01_studio.ipynb #193331ac
+def develop(
+    photo: np.ndarray,         # (H, W, 3) uint8
     k: SimpleNamespace,        # studio
-    cam: Camera,               # camera
     rng: np.random.Generator,  # source of chance
-) -> np.ndarray:               # the same with lines
-    "Turntable edge, seams of the floor, a frame on the wall, the edge of the stage"
-    H, W = pic.shape[:2]
-    u = min(W / 1918, H / 1280) * 1280
-    ink, white = Image.new('L', (W, H)), Image.new('L', (W, H))
-    pen, dark = ImageDraw.Draw(ink), int(255 * k.line)
-    t = np.linspace(0, 2 * np.pi, 181)
-    def path(p): pen.line([tuple(q) for q in cam.project(np.asarray(p, float) + [0, cam.distance, 0])], fill=dark, width=max(1, round(u / 640)))
-    path([(k.radius * np.cos(a), k.radius * np.sin(a), 0) for a in t])
-    for a in rng.uniform(0, np.pi, rng.integers(0, 4)):
-        path([(q * np.cos(a), q * np.sin(a), 0) for q in np.linspace(-k.radius, k.radius, 9)])
-    if k.frame:
-        x0, x1, top = W / 2 + rng.uniform(-.4, -.1) * u, W / 2 + rng.uniform(.1, .5) * u, H / 2 + (k.edge - .5 - rng.uniform(.18, .3)) * u
-        pen.line([(x0, H / 2), (x0, top), (x1, top), (x1, H / 2)], fill=dark // 2, width=1)
-    if k.stage:
-        b = H / 2 + rng.uniform(.36, .46) * u
-        ImageDraw.Draw(white).polygon([(0, b), (W, b + .01 * u), (W, H), (0, H)], fill=230)
-        pen.polygon([(0, b + .04 * u), (W, b + .05 * u), (W, H), (0, H)], fill=rng.integers(120, 240).item())
-    w, i = (np.asarray(im, np.float32)[..., None] / 255 for im in (white, ink))
-    pic = pic + w * (.93 - pic)
-    return pic * (1 - i * .95)
+) -> np.ndarray:               # (H, W, 3) uint8
+    "Exposure, contrast and grain of the camera"
+    tone = np.clip((np.arange(256) / 255 * k.exposure), 0, 1)**k.gamma * 255
+    grain = rng.standard_normal(photo.shape[:2], np.float32) * np.float32(k.grain * 255)
+    out = tone.astype(np.float32)[photo] + grain[..., None] + .5
+    return np.clip(out, 0, 255, out=out).astype(np.uint8)
 
-# %% ../nbs/01_studio.ipynb #c4f323f7
+# %% ../nbs/01_studio.ipynb #47ab3647
 def render_car(
     c: SimpleNamespace,     # car
     k: SimpleNamespace,     # studio
     view: int,              # 1..16
     size: tuple,            # (height, width), pixels
-) -> tuple:                 # box (left, top, right, bottom); (h, w, 3) float32 colours; (h, w) float32 coverage; (h, w) part + 1
+) -> tuple:                 # box: left, top, right, bottom; in it colours (h, w, 3), coverage (h, w), part + 1 (h, w)
     "The car alone, within its bounding box"
     H, W = size
     cam, mesh, chart = camera(k, size), car_mesh(c), charts(c)
@@ -857,7 +948,8 @@ def render_car(
     part = mesh.part[face]
     mat = material_at(c, chart, part, n, t, turn)
     mat = np.where(vis.away[face] & (part == HULL), DARK, mat)
-    eye = np.stack([(xy[:, 0] - cam.cx) / cam.f, np.ones(len(xy), np.float32), (cam.cy - xy[:, 1]) / cam.f], 1).astype(np.float32)
+    eye = (xy - np.float32([cam.cx, cam.cy])) / np.float32(cam.f) * np.float32([1, -1])
+    eye = np.stack([eye[:, 0], np.ones_like(eye[:, 0]), eye[:, 1]], 1)
     eye /= np.sqrt((eye * eye).sum(1, keepdims=True))
     low = np.clip(.3 + .9 * t[:, 2], .2, 1)
     low = np.where(part == WHEEL, np.float32(.75), np.where(part == UNDER, np.float32(.15), low)).astype(np.float32)
@@ -867,7 +959,22 @@ def render_car(
     parts[rows, cols] = part + 1
     return box, pic, cover, parts
 
-# %% ../nbs/01_studio.ipynb #090fb053
+# %% ../nbs/01_studio.ipynb #79acf07f
+def empty_studio(
+    c: SimpleNamespace,  # car, for its shadow
+    k: SimpleNamespace,  # studio
+    view: int,           # 1..16
+    size: tuple,         # (height, width), pixels
+) -> np.ndarray:         # (H, W, 3) uint8
+    "The studio with the car's shadow but without the car"
+    H, W = size
+    small = (H, W) if W <= 1000 else ((H + 1) // 2, (W + 1) // 2)
+    floor = backdrop(k, small)
+    floor *= 1 - on_floor(shadow_plan(c, k, view + k.yaw), camera(k, small), small)[..., None]
+    floor = Image.fromarray((np.clip(floor, 0, 1) * 255).astype(np.uint8))
+    return np.array(floor.resize((W, H), Image.Resampling.BILINEAR))
+
+# %% ../nbs/01_studio.ipynb #ab3ee536
 def studio_photo(
     seed: int,                 # draws the car and its studio
     view: int,                 # 1..16: front, turning left, 9 the rear
@@ -877,31 +984,18 @@ def studio_photo(
     if view not in range(1, 17): raise ValueError(f'view {view}: there are views 1 to 16')
     H, W = size
     c, k, rng = draw_car(seed), draw_studio(seed), np.random.default_rng([seed, 2, view])
-    small = (H, W) if W <= 1000 else ((H + 1) // 2, (W + 1) // 2)
-    floor = backdrop(k, small)
-    floor *= 1 - on_floor(shadow_plan(c, k, view + k.yaw), camera(k, small), small)[..., None]
-    photo = np.asarray(Image.fromarray((np.clip(floor, 0, 1) * 255).astype(np.uint8)).resize((W, H), Image.Resampling.BILINEAR)).copy()
+    photo = empty_studio(c, k, view, size)
     (left, top, right, bottom), pic, cover, _ = render_car(c, k, view, size)
     spot = photo[top:bottom, left:right]
     mixed = spot + cover[..., None] * (np.clip(pic, 0, 1) * 255 - spot)
     soft = Image.fromarray(mixed.astype(np.uint8)).filter(ImageFilter.GaussianBlur(k.blur * min(W / 1918, H / 1280)))
-    spot[:] = np.asarray(soft)
+    near = Image.fromarray((cover * 255).astype(np.uint8)).filter(ImageFilter.BoxBlur(2))
+    np.copyto(spot, np.asarray(soft), where=np.asarray(near)[..., None] > 0)   # the studio itself stays as it is
     mask = np.zeros((H, W), bool)
     mask[top:bottom, left:right] = cover >= .5
     return develop(photo, k, rng), mask
 
-def develop(
-    photo: np.ndarray,         # (H, W, 3) uint8
-    k: SimpleNamespace,        # studio
-    rng: np.random.Generator,  # source of chance
-) -> np.ndarray:               # (H, W, 3) uint8
-    "Exposure, contrast and grain of the camera"
-    tone = np.clip((np.arange(256) / 255 * k.exposure), 0, 1)**k.gamma * 255
-    grain = rng.standard_normal(photo.shape[:2], np.float32) * np.float32(k.grain * 255)
-    out = tone.astype(np.float32)[photo] + grain[..., None] + .5
-    return np.clip(out, 0, 255, out=out).astype(np.uint8)
-
-# %% ../nbs/01_studio.ipynb #f1dc256f
+# %% ../nbs/01_studio.ipynb #7add5366
 def write_studio(
     folder: Path,                # where to write, made if missing
     seeds: list[int],            # cars

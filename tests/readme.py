@@ -1,7 +1,7 @@
 """README.md is nbs/index.ipynb: `make readme` writes it and its picture, `test_package.py` compares.
 
 nbdev's own `nbdev_readme` needs Quarto; pandoc alone gives the same text."""
-import re
+import json, re
 from pathlib import Path
 
 import pypandoc
@@ -13,7 +13,10 @@ SEED, VIEW = 10_003, 3  # the car of the notebook's example
 
 def readme():
     "The notebook as GitHub's Markdown, its pictures and the other notebooks found from the top folder"
-    text = pypandoc.convert_file(ROOT/'nbs/index.ipynb', 'gfm-raw_html', format='ipynb', extra_args=['--wrap=preserve'])
+    notebook = json.loads((ROOT/'nbs/index.ipynb').read_text(encoding='utf-8'))
+    for cell in notebook['cells']:  # `nbdev_clean` leaves null, which pandoc takes for an unknown format
+        for output in cell.get('outputs', []): output['execution_count'] = 0
+    text = pypandoc.convert_text(json.dumps(notebook), 'gfm-raw_html', format='ipynb', extra_args=['--wrap=preserve'])
     return re.sub(r'\]\((?=images/|\w+\.ipynb)', '](nbs/', text)
 
 

@@ -1,5 +1,5 @@
 """The commands as a user runs them: in processes of their own, on files, looking at what is printed and written."""
-import os, resource, shlex, shutil, signal, subprocess, sys, time
+import os, resource, shlex, shutil, signal, subprocess, sys
 from pathlib import Path
 
 import numpy as np
@@ -41,11 +41,11 @@ def environment(**more):
     return {k: v for k, v in os.environ.items() if k not in hidden} | dict(OMP_NUM_THREADS='1') | more
 
 
-def call(name, *words, cwd, **options):
+def call(name, *words, cwd, env=None, **options):
     "Run a command (`predict`: the installed `carvana-predict`; `predict.py`: the script at the top) to its end"
     program = [sys.executable, str(ROOT/name)] if name.endswith('.py') else [str(BIN/f'carvana-{name}')]
     return subprocess.run([*program, *map(str, words)], cwd=cwd, capture_output=True, text=True, timeout=300,
-                          env=environment(), **options)
+                          env=env or environment(), **options)
 
 
 def without(module, name, *words, cwd):
@@ -116,11 +116,13 @@ finally: print([m for m in ('torch', 'fastai', 'numpy', 'PIL', 'matplotlib') if 
 
 @pytest.mark.parametrize('name', ['predict', 'predict.py', 'train', 'train.py'])
 def test_help_answers_at_once(name, tmp_path):
+    "Half a second of processor time, as the machine may be busy with other things"
     def seconds():
-        start = time.perf_counter()
-        assert call(name, '-h', cwd=tmp_path).stdout.startswith('usage:')
-        return time.perf_counter() - start
-    assert min(seconds() for _ in range(5)) < .5
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+    start = seconds()
+    assert call(name, '-h', cwd=tmp_path).stdout.startswith('usage:')
+    assert seconds() - start < .5
 
 
 # predict
@@ -154,11 +156,11 @@ def test_outputs_with_odd_names(photos, model, tmp_path):
 
 def test_folder_in_folder_out(photos, model, tmp_path):
     (tmp_path/'notes.txt').write_text('not a picture')
-    for _ in range(2):  # the second time, the first time's masks are not taken for photos
-        result = call('predict', '-m', model, '-i', tmp_path, cwd=tmp_path)
-        assert result.returncode == 0 and len(result.stdout.splitlines()) == 2
+    result = call('predict', '-m', model, '-i', tmp_path, cwd=tmp_path)
+    assert result.returncode == 0 and len(result.stdout.splitlines()) == 2
     (tmp_path/'masks').mkdir()
-    call('predict', '-m', model, '-i', tmp_path, '-o', 'masks', cwd=tmp_path)
+    result = call('predict', '-m', model, '-i', tmp_path, '-o', 'masks', cwd=tmp_path)  # the masks there are no photos
+    assert result.returncode == 0 and len(result.stdout.splitlines()) == 2
     assert sorted(p.name for p in (tmp_path/'masks').iterdir()) == ['front_OUT.png', 'side_OUT.png']
 
 
@@ -168,6 +170,25 @@ def test_no_save_and_viz_without_a_display(photos, model, tmp_path):
     assert result.returncode == 0
     assert len(lines(result.stderr)) == 1 and lines(result.stderr)[0].startswith('--viz: ')
     assert sorted(tmp_path.iterdir()) == photos
+
+
+SCREEN = """from matplotlib.backend_bases import FigureManagerBase as FigureManager
+from matplotlib.backends.backend_agg import FigureCanvasAgg as FigureCanvas
+def show(**options):
+    import matplotlib.pyplot as plt
+    print('shown:', plt.gcf().get_suptitle(), len(plt.gcf().axes))
+    plt.close()
+"""
+
+
+def test_viz_shows_each_photo_and_its_mask(photos, model, tmp_path):
+    "A matplotlib backend of our own stands for the screen"
+    (tmp_path/'screen.py').write_text(SCREEN)
+    env = environment(MPLBACKEND='module://screen', PYTHONPATH=str(tmp_path))
+    result = call('predict', '-m', model, '-i', *photos, '--viz', cwd=tmp_path, env=env)
+    assert result.returncode == 0 and lines(result.stderr) == []
+    assert [l for l in result.stdout.splitlines() if 'shown' in l] == ['shown: front.jpg 2', 'shown: side.jpg 2']
+    assert len(list(tmp_path.glob('*_OUT.png'))) == 2
 
 
 def test_viz_without_matplotlib(photos, model, tmp_path):
@@ -181,10 +202,9 @@ def test_threshold_and_scale_act(photos, model, tmp_path):
     def mask(*words):
         assert call('predict', '-m', model, '-i', photos[0], '-o', 'mask.png', *words, cwd=tmp_path).returncode == 0
         return read_mask(tmp_path/'mask.png')
-    low, middle, high = [mask('-t', t) for t in (.02, .5, .98)]
+    low, middle, high = mask('-t', .1), mask(), mask('-t', .9)
     assert low.sum() > middle.sum() > high.sum()
     assert not (high & ~middle).any() and not (middle & ~low).any()
-    assert (mask('-s', .5) == middle).all()
     assert (mask('-s', 1) != middle).any()
 
 

@@ -159,6 +159,13 @@ def test_nbdev_finds_the_configuration_of_the_site():
     assert (ROOT/'nbs/_quarto.yml').is_file()
 
 
+def test_the_pages_of_the_site_can_be_made():
+    "nbdev's half of it; Quarto, the other half, is in no package registry"
+    code = 'from nbdev.serve import proc_nbs; proc_nbs(n_workers=0, force=True)'
+    output(sys.executable, '-c', code, cwd=ROOT)
+    assert {p.name for p in (ROOT/'nbs').glob('*.ipynb')} == {p.name for p in (ROOT/'_proc').glob('*.ipynb')}
+
+
 def test_make_without_a_python(tmp_path):
     r = run('make', 'demo', f'VENV={tmp_path}/venv', 'PYTHON=false', cwd=ROOT)
     assert r.returncode and 'needs Python 3.11 or newer' in r.stderr

@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['CarvanaError', 'car_view', 'Pair', 'pairs', 'split_cars', 'read_cars']
 
-# %% ../nbs/02_carvana.ipynb #db82d100
+# %% ../nbs/02_carvana.ipynb #341387d1
 import random, re
 from pathlib import Path
 from typing import NamedTuple
 
-# %% ../nbs/02_carvana.ipynb #59e180cc
+# %% ../nbs/02_carvana.ipynb #e5ae50ed
 class CarvanaError(ValueError):
     "A folder or name that is not in Kaggle's layout; the message says what is wrong and what to do"
 
-# %% ../nbs/02_carvana.ipynb #42d98809
+# %% ../nbs/02_carvana.ipynb #9eebe06a
 def car_view(
     name: str | Path,     # file name of a photo or mask, with or without folder and suffix
 ) -> tuple[str, int]:     # car (12 hex digits) and view, 1 to 16
@@ -24,7 +24,7 @@ def car_view(
         raise CarvanaError(f'{name}: is not named <car>_<view>, 12 hex digits and 01 to 16; rename it')
     return found[1], int(found[2])
 
-# %% ../nbs/02_carvana.ipynb #3d95563d
+# %% ../nbs/02_carvana.ipynb #2e98af29
 class Pair(NamedTuple):
     "A photo's file and its mask's"
     photo: Path # train/<car>_<view>.jpg
@@ -45,7 +45,7 @@ class Pair(NamedTuple):
         "1 to 16"
         return car_view(self.photo)[1]
 
-# %% ../nbs/02_carvana.ipynb #c5ca8f20
+# %% ../nbs/02_carvana.ipynb #4c730944
 def pairs(
     folder: str | Path,   # holds train/ and train_masks/
 ) -> list[Pair]:          # sorted by name
@@ -63,7 +63,7 @@ def pairs(
     for name in photos: car_view(name)
     return [Pair(photos[n], masks[n]) for n in sorted(photos)]
 
-# %% ../nbs/02_carvana.ipynb #39558c42
+# %% ../nbs/02_carvana.ipynb #a91fc97a
 def split_cars(
     items: list[Pair],                              # as `pairs` gives them
     valid: float | list[str] | str | Path = 0.1,    # share of the cars, or the cars themselves, or a text file of them
@@ -78,7 +78,7 @@ def split_cars(
         raise CarvanaError(f'{len(cars)} cars leave none to {"validate" if train else "train"} on; give more cars or another list')
     return train, held
 
-# %% ../nbs/02_carvana.ipynb #4df5d65c
+# %% ../nbs/02_carvana.ipynb #4f699394
 def read_cars(
     path: str | Path,  # text file, one car a line
 ) -> list[str]:        # cars, 12 hex digits each

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Checkpoint', 'save_checkpoint', 'CheckpointError', 'load_checkpoint', 'find_model']
 
-# %% ../nbs/05_checkpoints.ipynb #8385efee
+# %% ../nbs/05_checkpoints.ipynb #3e4cf07a
 import io, os
 from importlib.util import find_spec
 from dataclasses import dataclass, field, fields
@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from .unet import UNet
 
-# %% ../nbs/05_checkpoints.ipynb #d9be4cd0
+# %% ../nbs/05_checkpoints.ipynb #4ac85f9e
 @dataclass
 class Checkpoint:
     "A trained network and what it takes to use it"
@@ -34,7 +34,7 @@ class Checkpoint:
         net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in self.weights.items()})
         return net.eval()
 
-# %% ../nbs/05_checkpoints.ipynb #af04e776
+# %% ../nbs/05_checkpoints.ipynb #898a4fe5
 def save_checkpoint(
     ck: Checkpoint,     # what to write
     path: str | Path,   # by custom, a name that ends in .pth
@@ -52,11 +52,11 @@ def save_checkpoint(
     finally: part.unlink(missing_ok=True) if path.parent.is_dir() else None
     return path
 
-# %% ../nbs/05_checkpoints.ipynb #ba8d6c19
+# %% ../nbs/05_checkpoints.ipynb #1e113219
 class CheckpointError(ValueError):
     "A file that is not a usable checkpoint; the message names it, the cause and what to do"
 
-# %% ../nbs/05_checkpoints.ipynb #de08c8fb
+# %% ../nbs/05_checkpoints.ipynb #d238bdd9
 def load_checkpoint(
     path: str | Path,  # written by `save_checkpoint`
 ) -> Checkpoint:       # weights float16, on the CPU
@@ -64,7 +64,7 @@ def load_checkpoint(
     try: data = Path(path).read_bytes()
     except OSError as e: raise CheckpointError(f'{path}: cannot be read ({e.strerror or e}); check the name') from None
     try: state = torch.load(io.BytesIO(data), map_location='cpu', weights_only=True)
-    except Exception:  # whatever an unpickler may say to arbitrary bytes
+    except Exception:
         raise CheckpointError(f'{path}: is not a checkpoint, or is damaged, or holds more than plain data; '
                               'download it again or train one with carvana-train') from None
     names = {f.name for f in fields(Checkpoint)}
@@ -76,7 +76,7 @@ def load_checkpoint(
         raise CheckpointError(f'{path}: its weights do not fit its architecture; train it again') from None
     return ck
 
-# %% ../nbs/05_checkpoints.ipynb #a912ee7f
+# %% ../nbs/05_checkpoints.ipynb #bc0587cb
 def find_model(
     name: str | Path = 'MODEL.pth',  # a path, or the name of a model that the package ships
 ) -> Path:                           # an existing file

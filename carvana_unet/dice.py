@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['dice', 'mean_dice', 'boundary', 'boundary_error', 'BCEDice']
 
-# %% ../nbs/06_dice.ipynb #3a1a5c3e
+# %% ../nbs/06_dice.ipynb #091b7c7f
 import numpy as np
 import torch
 from torch import nn
 import torch.nn.functional as F
 
-# %% ../nbs/06_dice.ipynb #b20e76f6
+# %% ../nbs/06_dice.ipynb #74526020
 def dice(
     pred: np.ndarray,  # bool (H, W)
     true: np.ndarray,  # bool (H, W)
@@ -22,7 +22,7 @@ def dice(
     total = np.count_nonzero(pred) + np.count_nonzero(true)
     return 2 * np.count_nonzero(pred & true) / total if total else 1.0
 
-# %% ../nbs/06_dice.ipynb #1751f915
+# %% ../nbs/06_dice.ipynb #18de6654
 def mean_dice(
     preds: list,  # bool (H, W) each
     trues: list,  # bool (H, W) each, in the same order
@@ -32,7 +32,7 @@ def mean_dice(
     if not scores: raise ValueError('no masks to score; give at least one')
     return float(np.mean(scores))
 
-# %% ../nbs/06_dice.ipynb #dc7637af
+# %% ../nbs/06_dice.ipynb #810bf6b6
 def boundary(
     mask: np.ndarray,  # bool (H, W)
 ) -> np.ndarray:       # bool (H, W)
@@ -41,7 +41,7 @@ def boundary(
     inner = m[:-2, 1:-1] & m[2:, 1:-1] & m[1:-1, :-2] & m[1:-1, 2:]
     return mask & ~inner
 
-# %% ../nbs/06_dice.ipynb #4b45d6d6
+# %% ../nbs/06_dice.ipynb #3cad3f7c
 def boundary_error(
     pred: np.ndarray,  # bool (H, W)
     true: np.ndarray,  # bool (H, W)
@@ -55,15 +55,14 @@ def boundary_error(
     p, t = boundary(pred)[box], boundary(true)[box]
     return float(np.concatenate([distance_transform_edt(~t)[p], distance_transform_edt(~p)[t]]).mean())
 
-# %% ../nbs/06_dice.ipynb #6c296e9a
+# %% ../nbs/06_dice.ipynb #9cf84ee4
 class BCEDice(nn.Module):
-    "Binary cross entropy plus one minus soft dice per picture, mean over the batch"
+    "Binary cross entropy plus one minus soft dice, both over the whole batch"
     def forward(self,
         logits: torch.Tensor,  # (N, 1, H, W), any float dtype
         target: torch.Tensor,  # (N, H, W) or (N, 1, H, W) in [0, 1]; fractions at the edge are welcome
     ) -> torch.Tensor:         # scalar float32, at least 0
-        logits = torch.as_tensor(logits).float().flatten(1)
-        target = torch.as_tensor(target).float().flatten(1)
+        logits, target = logits.float().flatten(), target.float().flatten()
         p = logits.sigmoid()
-        overlap = (2 * (p * target).sum(1) + 1) / (p.sum(1) + target.sum(1) + 1)
-        return F.binary_cross_entropy_with_logits(logits, target) + (1 - overlap).mean()
+        overlap = (2 * (p * target).sum() + 1) / (p.sum() + target.sum() + 1)
+        return F.binary_cross_entropy_with_logits(logits, target) + 1 - overlap

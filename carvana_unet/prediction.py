@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['shrink', 'enlarge', 'has_bf16', 'autocast', 'Predictor', 'evaluate']
 
-# %% ../nbs/08_prediction.ipynb #c6a7c352
+# %% ../nbs/08_prediction.ipynb #e2d9b798
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,7 +19,7 @@ from .dice import boundary_error, dice
 from .photos import read_mask, read_photo
 from .squares import merge, split
 
-# %% ../nbs/08_prediction.ipynb #f8167035
+# %% ../nbs/08_prediction.ipynb #337ab96a
 def shrink(
     photo: np.ndarray,  # uint8 (H, W[, C])
     scale: float,       # in (0, 1]
@@ -30,7 +30,7 @@ def shrink(
     if abs(1 / scale - factor) < 1e-6: return np.array(im.reduce(factor))
     return np.array(im.resize([max(1, round(side * scale)) for side in im.size], Image.Resampling.BOX))
 
-# %% ../nbs/08_prediction.ipynb #31b183a2
+# %% ../nbs/08_prediction.ipynb #acd3f7db
 def enlarge(
     prob: torch.Tensor,   # float (h, w)
     hw: tuple[int, int],  # height and width of the photo, pixels
@@ -42,7 +42,7 @@ def enlarge(
     size = [side * factor for side in prob.shape] if exact else hw
     return F.interpolate(prob[None, None], size=size, mode='bilinear', align_corners=False)[0, 0, :hw[0], :hw[1]]
 
-# %% ../nbs/08_prediction.ipynb #a859f02f
+# %% ../nbs/08_prediction.ipynb #e809958d
 def has_bf16(
     device: torch.device,  # where the network runs
 ) -> bool:
@@ -51,14 +51,14 @@ def has_bf16(
     probes = ('_is_avx512_bf16_supported', '_is_amx_tile_supported')
     return device.type == 'cpu' and any(getattr(torch.cpu, p, lambda: False)() for p in probes)
 
-# %% ../nbs/08_prediction.ipynb #4e5a9673
+# %% ../nbs/08_prediction.ipynb #0e99f772
 def autocast(
     device: torch.device,  # where the network runs
 ):                         # a context manager
     "Compute in bfloat16 where the hardware does, else as it is"
     return torch.autocast(device.type, torch.bfloat16) if has_bf16(device) else nullcontext()
 
-# %% ../nbs/08_prediction.ipynb #f49e5d02
+# %% ../nbs/08_prediction.ipynb #6427f0bf
 class Predictor:
     "Cut a car out of its photo: `Predictor('MODEL.pth').mask('car.jpg')`"
     def __init__(self,
@@ -103,7 +103,7 @@ class Predictor:
         "Where the car is"
         return self.probability(photo) > self.threshold
 
-# %% ../nbs/08_prediction.ipynb #9358afc1
+# %% ../nbs/08_prediction.ipynb #b19a6218
 def evaluate(
     predictor: Predictor,   # what to score
     items: list[Pair],      # photos with masks

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['square_origins', 'split', 'merge']
 
-# %% ../nbs/03_squares.ipynb #f83873a7
+# %% ../nbs/03_squares.ipynb #55adc8ab
 import math
 import numpy as np
+import torch
 
-# %% ../nbs/03_squares.ipynb #b1aa4f23
+# %% ../nbs/03_squares.ipynb #b3b22e50
 def square_origins(
     length: int,   # pixels along the longer side
     size: int,     # side of a square, pixels
@@ -19,16 +20,16 @@ def square_origins(
     n = math.ceil(length / size)
     return [round(i * (length - size) / max(n - 1, 1)) for i in range(n)]
 
-# %% ../nbs/03_squares.ipynb #cfd13d54
+# %% ../nbs/03_squares.ipynb #cde04c7d
 def _axes(
-    x,                 # numpy (H, W[, C]) or torch (..., H, W)
-) -> tuple[int, int]:  # axes of H and W
+    x: np.ndarray | torch.Tensor, # numpy (H, W[, C]) or torch (..., H, W)
+) -> tuple[int, int]:             # axes of H and W
     "Where height and width are"
     return (0, 1) if isinstance(x, np.ndarray) else (x.ndim - 2, x.ndim - 1)
 
-# %% ../nbs/03_squares.ipynb #65239e9f
+# %% ../nbs/03_squares.ipynb #96ef4dfb
 def _part(
-    x,           # numpy or torch
+    x: np.ndarray | torch.Tensor, # any shape
     axis: int,   # axis to cut along
     start: int,  # first index
     stop: int,   # one past the last index
@@ -36,17 +37,50 @@ def _part(
     "`x` from `start` to `stop` along `axis`"
     return x[(slice(None),) * axis + (slice(start, stop),)]
 
-# %% ../nbs/03_squares.ipynb #ce652ebf
+# %% ../nbs/03_squares.ipynb #b52033fd
 def split(
-    x,       # numpy (H, W[, C]) or torch (..., H, W)
-) -> list:   # squares of side min(H, W), left to right or top to bottom, views of `x`
+    x: np.ndarray | torch.Tensor, # numpy (H, W[, C]) or torch (..., H, W)
+) -> list:                        # squares of side min(H, W), left to right or top to bottom, views of `x`
     "The fewest evenly spaced overlapping squares that cover a photo"
     sides = _axes(x)
     h, w = (x.shape[a] for a in sides)
     size, axis = min(h, w), sides[int(w >= h)]
     return [_part(x, axis, o, o + size) for o in square_origins(max(h, w), size)]
 
-# %% ../nbs/03_squares.ipynb #bcf7c8cf
+# %% ../nbs/03_squares.ipynb #88fb2a80
+def _cut(
+    out: np.ndarray | torch.Tensor, # to fill
+    squares: list,       # as many as origins
+    origins: list[int],  # where each starts along `axis`
+    axis: int,           # the longer side
+):
+    "Fill `out` with each square up to the middle of its overlaps"
+    size = squares[0].shape[axis]
+    edges = [0] + [b + (a + size - b) // 2 for a, b in zip(origins, origins[1:])] + [out.shape[axis]]
+    for square, o, start, stop in zip(squares, origins, edges, edges[1:]):
+        _part(out, axis, start, stop)[...] = _part(square, axis, start - o, stop - o)
+
+# %% ../nbs/03_squares.ipynb #96bae3cb
+def _blend(
+    out: np.ndarray | torch.Tensor, # to fill
+    squares: list,       # as many as origins
+    origins: list[int],  # where each starts along `axis`
+    axis: int,           # the longer side
+):
+    "Fill `out`, fading from each square to the next across their overlap"
+    size, end = squares[0].shape[axis], 0
+    for square, o in zip(squares, origins):
+        overlap = max(end - o, 0)
+        if overlap:
+            t = ((np.arange(overlap) + 0.5) / overlap).astype(np.float32)
+            if not isinstance(out, np.ndarray): t = out.new_tensor(t)
+            t = t.reshape([-1 if a == axis else 1 for a in range(out.ndim)])
+            shared = _part(out, axis, o, end)
+            shared += (_part(square, axis, 0, overlap) - shared) * t
+        _part(out, axis, o + overlap, o + size)[...] = _part(square, axis, overlap, size)
+        end = o + size
+
+# %% ../nbs/03_squares.ipynb #74fa281d
 def merge(
     squares: list,          # as `split` gives them, numpy (S, S[, C]) or torch (..., S, S)
     hw: tuple[int, int],    # height and width of the photo, pixels
@@ -65,36 +99,3 @@ def merge(
     floating = np.issubdtype(first.dtype, np.floating) if is_numpy else first.is_floating_point()
     (_blend if blend and floating else _cut)(out, squares, origins, axis)
     return out
-
-# %% ../nbs/03_squares.ipynb #15456f5b
-def _cut(
-    out,                 # array to fill
-    squares: list,       # as many as origins
-    origins: list[int],  # where each starts along `axis`
-    axis: int,           # the longer side
-):
-    "Fill `out` with each square up to the middle of its overlaps"
-    size = squares[0].shape[axis]
-    edges = [0] + [b + (a + size - b) // 2 for a, b in zip(origins, origins[1:])] + [out.shape[axis]]
-    for square, o, start, stop in zip(squares, origins, edges, edges[1:]):
-        _part(out, axis, start, stop)[...] = _part(square, axis, start - o, stop - o)
-
-# %% ../nbs/03_squares.ipynb #3914fcb3
-def _blend(
-    out,                 # array to fill
-    squares: list,       # as many as origins
-    origins: list[int],  # where each starts along `axis`
-    axis: int,           # the longer side
-):
-    "Fill `out`, fading from each square to the next across their overlap"
-    size, end = squares[0].shape[axis], 0
-    for square, o in zip(squares, origins):
-        overlap = max(end - o, 0)
-        if overlap:
-            t = ((np.arange(overlap) + 0.5) / overlap).astype(np.float32)
-            if not isinstance(out, np.ndarray): t = out.new_tensor(t)
-            t = t.reshape([-1 if a == axis else 1 for a in range(out.ndim)])
-            shared = _part(out, axis, o, end)
-            shared += (_part(square, axis, 0, overlap) - shared) * t
-        _part(out, axis, o + overlap, o + size)[...] = _part(square, axis, overlap, size)
-        end = o + size

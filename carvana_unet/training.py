@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Bf16', 'keep_freed_memory', 'FullSizeDice', 'KeepBest', 'adamw', 'split_for_training', 'train']
 
-# %% ../nbs/10_training.ipynb #197ff1a3
+# %% ../nbs/10_training.ipynb #a946c3ca
 import ctypes, random, shlex, sys, time
 from pathlib import Path
 import numpy as np
@@ -24,7 +24,7 @@ from .prediction import autocast, enlarge
 from .squares import merge
 from .unet import UNet
 
-# %% ../nbs/10_training.ipynb #f2f8b17d
+# %% ../nbs/10_training.ipynb #a919c150
 class Bf16(Callback):
     "Forward pass in bfloat16 where the hardware has it, loss in float32"
     order = 10
@@ -35,7 +35,7 @@ class Bf16(Callback):
         self.context.__exit__(None, None, None)
         self.learn.pred = self.pred.float()
 
-# %% ../nbs/10_training.ipynb #e9f8d189
+# %% ../nbs/10_training.ipynb #4fb7b6c4
 def keep_freed_memory() -> bool: # whether the C library could be told
     "Have glibc keep freed blocks for the next step; does nothing elsewhere"
     M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -43,7 +43,7 @@ def keep_freed_memory() -> bool: # whether the C library could be told
     except (AttributeError, OSError, TypeError): return False
     return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, -1))
 
-# %% ../nbs/10_training.ipynb #4303d769
+# %% ../nbs/10_training.ipynb #7cc64c0e
 class FullSizeDice(Metric):
     "Mean dice per photo at full size, from the squares of the validation set in their order"
     def __init__(self,
@@ -71,7 +71,7 @@ class FullSizeDice(Metric):
 
     def _squares(self, i): return -(-max(self.shapes[i]) // min(self.shapes[i]))
 
-# %% ../nbs/10_training.ipynb #520b0447
+# %% ../nbs/10_training.ipynb #0c26975c
 class KeepBest(TrackerCallback):
     "Write the model whenever the full-size dice is the best so far; `ck` is the checkpoint to fill in"
     def __init__(self,
@@ -94,7 +94,7 @@ class KeepBest(TrackerCallback):
             self.ck.weights, self.ck.score['dice'] = self.model.state_dict(), self.curve[-1]['dice']
             save_checkpoint(self.ck, self.path)
 
-# %% ../nbs/10_training.ipynb #a1220ee7
+# %% ../nbs/10_training.ipynb #05782a72
 def adamw(
     groups,      # parameter groups, as fastai hands them over
     lr: float,   # learning rate
@@ -103,7 +103,7 @@ def adamw(
     "PyTorch's fused AdamW (arXiv 1711.05101) behind fastai's interface, weight decay 0.01"
     return OptimWrapper(groups, torch.optim.AdamW, lr=lr, weight_decay=0.01, fused=True, **kwargs)
 
-# %% ../nbs/10_training.ipynb #d459cefa
+# %% ../nbs/10_training.ipynb #fd105d56
 def split_for_training(
     folders: list,              # in Kaggle's layout; the first holds the cars that validate
     valid: str | Path | None,   # text file of validation cars; None: `valid_cars.txt` in the first folder, or else a tenth of its cars
@@ -121,7 +121,7 @@ def split_for_training(
     choosing = sorted(random.Random(seed).sample(choosing, min(check, len(choosing))))
     return train + [p for more in rest for p in more if p.car not in cars], choosing
 
-# %% ../nbs/10_training.ipynb #9494aa98
+# %% ../nbs/10_training.ipynb #4c865328
 def train(
     folders: list,                  # training data in Kaggle's layout; the first folder holds the validation cars
     output: str | Path = 'MODEL.pth',   # where the best epoch is written

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['dice', 'mean_dice', 'boundary', 'boundary_error', 'BCEDice']
 
-# %% ../nbs/06_dice.ipynb #091b7c7f
+# %% ../nbs/06_dice.ipynb #9b77661a
 import numpy as np
 import torch
 from torch import nn
 import torch.nn.functional as F
 
-# %% ../nbs/06_dice.ipynb #74526020
+# %% ../nbs/06_dice.ipynb #ef0fd1f6
 def dice(
     pred: np.ndarray,  # bool (H, W)
     true: np.ndarray,  # bool (H, W)
@@ -22,7 +22,7 @@ def dice(
     total = np.count_nonzero(pred) + np.count_nonzero(true)
     return 2 * np.count_nonzero(pred & true) / total if total else 1.0
 
-# %% ../nbs/06_dice.ipynb #18de6654
+# %% ../nbs/06_dice.ipynb #7a996722
 def mean_dice(
     preds: list,  # bool (H, W) each
     trues: list,  # bool (H, W) each, in the same order
@@ -32,7 +32,7 @@ def mean_dice(
     if not scores: raise ValueError('no masks to score; give at least one')
     return float(np.mean(scores))
 
-# %% ../nbs/06_dice.ipynb #810bf6b6
+# %% ../nbs/06_dice.ipynb #8045a050
 def boundary(
     mask: np.ndarray,  # bool (H, W)
 ) -> np.ndarray:       # bool (H, W)
@@ -41,7 +41,7 @@ def boundary(
     inner = m[:-2, 1:-1] & m[2:, 1:-1] & m[1:-1, :-2] & m[1:-1, 2:]
     return mask & ~inner
 
-# %% ../nbs/06_dice.ipynb #3cad3f7c
+# %% ../nbs/06_dice.ipynb #ed925de1
 def boundary_error(
     pred: np.ndarray,  # bool (H, W)
     true: np.ndarray,  # bool (H, W)
@@ -55,7 +55,7 @@ def boundary_error(
     p, t = boundary(pred)[box], boundary(true)[box]
     return float(np.concatenate([distance_transform_edt(~t)[p], distance_transform_edt(~p)[t]]).mean())
 
-# %% ../nbs/06_dice.ipynb #9cf84ee4
+# %% ../nbs/06_dice.ipynb #6524b19c
 class BCEDice(nn.Module):
     "Binary cross entropy plus one minus soft dice, both over the whole batch"
     def forward(self,

@@ -97,6 +97,8 @@ def draw_car(
     c.antenna, c.spoiler = rng.choice(['fin', 'rod', 'none'], p=[.4, .25, .35]), U() < .15
     c.mirror_black, c.plate = U() < .15, U() < .9
     c.art = int(rng.integers(2**31))
+    black, c.lamp_h, c.lamp_in, c.tail_h = np.random.default_rng([c.art, 4]).uniform([.05, .12, .25, .16], [.28, .24, .6, .3])
+    c.black = c.clearance + black
     return c
 
 # %% ../nbs/01_studio.ipynb #b81d671e
@@ -543,9 +545,7 @@ def charts(
     c: SimpleNamespace,  # car
 ) -> np.ndarray:         # (5, 563, 1640) uint8: materials
     "All charts of a car"
-    ln, rng = lines(c), np.random.default_rng([c.art, 4])
-    c.black = c.clearance + rng.uniform(.05, .28)
-    c.lamp_h, c.lamp_in, c.tail_h = rng.uniform(.12, .24), rng.uniform(.25, .6), rng.uniform(.16, .3)
+    ln = lines(c)
     return np.stack([side_chart(c, ln), front_chart(c, ln), rear_chart(c, ln), top_chart(c, ln), hub_chart(c)])
 
 # %% ../nbs/01_studio.ipynb #ed479d71

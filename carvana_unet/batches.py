@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['decode', 'cache_folder', 'decoded', 'CropFlip', 'ToUnit', 'Square', 'squares_block', 'dataloaders']
 
-# %% ../nbs/09_batches.ipynb #69124017
+# %% ../nbs/09_batches.ipynb #4f4ba3d0
 import hashlib, os, random
 from dataclasses import dataclass
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +15,12 @@ import torch
 from fastai.data.all import DataBlock, DataLoaders, DisplayedTransform, FuncSplitter, ItemTransform, TransformBlock
 from fastai.vision.all import Brightness, Contrast, Normalize, TensorImage, TensorMask
 from tqdm import tqdm
-from .carvana import Pair
+from .carvana import CarvanaError, Pair
 from .photos import PhotoError, read_mask, read_photo
 from .prediction import shrink
 from .squares import split
 
-# %% ../nbs/09_batches.ipynb #ae63dbf1
+# %% ../nbs/09_batches.ipynb #d17edcda
 def decode(
     pair: Pair,    # photo and mask files
     scale: float,  # in (0, 1]
@@ -34,14 +34,14 @@ def decode(
     mask = shrink(mask.astype(np.uint8) * 255, scale)
     return np.dstack([shrink(photo, scale * reduce)[:mask.shape[0], :mask.shape[1]], mask])
 
-# %% ../nbs/09_batches.ipynb #425b60fd
+# %% ../nbs/09_batches.ipynb #03d711bb
 def cache_folder() -> Path: # created if need be
     "Where decoded photos are kept: `carvana_unet` in `$XDG_CACHE_HOME` or `~/.cache`; delete it whenever you like"
     folder = Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'carvana_unet'
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
-# %% ../nbs/09_batches.ipynb #92de441b
+# %% ../nbs/09_batches.ipynb #5d2b3dfa
 def _key(
     items: list[Pair],  # photos and masks
     scale: float,       # in (0, 1]
@@ -50,7 +50,7 @@ def _key(
     stats = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for pair in items for f in pair]
     return hashlib.sha256(repr((scale, stats)).encode()).hexdigest()[:16]
 
-# %% ../nbs/09_batches.ipynb #d178f904
+# %% ../nbs/09_batches.ipynb #3a085c9a
 def decoded(
     items: list[Pair],  # photos and masks, of any sizes
     scale: float,       # in (0, 1]
@@ -71,7 +71,7 @@ def decoded(
     flat, ends = np.memmap(path.with_suffix('.u8'), mode='c'), np.cumsum([s.prod() for s in np.load(shapes)])
     return [flat[end - s.prod():end].reshape(s) for s, end in zip(np.load(shapes), ends)]
 
-# %% ../nbs/09_batches.ipynb #9149a7e0
+# %% ../nbs/09_batches.ipynb #d7600daf
 class CropFlip(ItemTransform):
     "The same random crop and left-right flip for a photo and its mask, while training only"
     split_idx = 0
@@ -86,14 +86,14 @@ class CropFlip(ItemTransform):
         cut = (o[..., top:top + size, left:left + size] for o in xy)
         return tuple(o.flip(-1) if flip else o for o in cut)
 
-# %% ../nbs/09_batches.ipynb #d5035ebe
+# %% ../nbs/09_batches.ipynb #5073cdce
 class ToUnit(DisplayedTransform):
     "Bytes 0 to 255 of photos and masks to float32 in [0, 1]"
     order = 10
     def encodes(self, x: TensorImage): return x.float() / 255
     def encodes(self, x: TensorMask): return x.float() / 255
 
-# %% ../nbs/09_batches.ipynb #d0061003
+# %% ../nbs/09_batches.ipynb #63cf2e28
 @dataclass(frozen=True)
 class Square:
     "One square of a decoded photo"
@@ -105,7 +105,7 @@ class Square:
         "Its pixels, mask last"
         return torch.from_numpy(np.ascontiguousarray(split(self.photo)[self.index])).permute(2, 0, 1)
 
-# %% ../nbs/09_batches.ipynb #bf8ff6ec
+# %% ../nbs/09_batches.ipynb #c77b56c8
 def squares_block(
     crop: int = 0,                          # side of a training crop, pixels; 0 takes the whole square
     mean: tuple = (0.485, 0.456, 0.406),    # ImageNet's, RGB in [0, 1]
@@ -120,7 +120,7 @@ def squares_block(
         item_tfms=[CropFlip(crop)],
         batch_tfms=[Brightness(0.2, p=0.75), Contrast(0.2, p=0.75)])
 
-# %% ../nbs/09_batches.ipynb #d2fbe777
+# %% ../nbs/09_batches.ipynb #8882a275
 def dataloaders(
     train: list[Pair],                          # to learn from
     valid: list[Pair],                          # to validate on, whole squares in order
@@ -130,8 +130,12 @@ def dataloaders(
     device: str | torch.device | None = None,   # None: a GPU if there is one
     **stats,                                    # mean and std, for `squares_block`
 ) -> DataLoaders:                               # batches of TensorImage (N, 3, S, S) and TensorMask (N, S, S) in [0, 1]
-    "fastai DataLoaders over the squares of photos"
+    "fastai DataLoaders over the squares of photos; raises `CarvanaError` if sizes differ and `crop` does not make them alike"
     squares = [Square(photo, i, part is valid) for part in (train, valid)
                for photo in decoded(part, scale) for i in range(len(split(photo)))]
+    sides = {min(square.photo.shape[:2]) for square in squares}
+    if len(sides) > 1 and not 0 < crop <= min(sides):
+        raise CarvanaError(f'photos of several sizes do not fit into one batch; crop them alike (--crop {min(sides)} or less)')
     device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
-    return squares_block(crop, **stats).dataloaders(squares, bs=batch_size, num_workers=0, device=device)
+    return squares_block(crop, **stats).dataloaders(squares, bs=batch_size, val_bs=1 if len(sides) > 1 else batch_size,
+                                                    num_workers=0, device=device)

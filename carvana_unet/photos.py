@@ -5,17 +5,17 @@
 # %% auto #0
 __all__ = ['PhotoError', 'read_photo', 'read_mask', 'write_mask', 'write_photo', 'cutout', 'overlay', 'show_mask', 'compare']
 
-# %% ../nbs/00_photos.ipynb #9abfd7b7
+# %% ../nbs/00_photos.ipynb #82f53829
 import os, warnings
 from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
 
-# %% ../nbs/00_photos.ipynb #daa8c8f6
+# %% ../nbs/00_photos.ipynb #8a859eab
 class PhotoError(ValueError):
     "A picture file that cannot be read or written; the message names the file, the cause and what to do"
 
-# %% ../nbs/00_photos.ipynb #d0b773d4
+# %% ../nbs/00_photos.ipynb #16f746e4
 def _open(
     path: str | Path,  # picture file
     reduce: int = 1,   # the decoder may shrink a JPEG by up to this factor
@@ -38,7 +38,7 @@ def _open(
     except (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, OverflowError) as e:
         raise PhotoError(f'{path}: cannot be decoded ({e}); download or export it again') from None
 
-# %% ../nbs/00_photos.ipynb #90771044
+# %% ../nbs/00_photos.ipynb #4bff76c9
 def _rgb(
     im: Image.Image,  # any mode
 ) -> Image.Image:     # mode RGB
@@ -52,7 +52,7 @@ def _rgb(
         im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)
     return im.convert('RGB')
 
-# %% ../nbs/00_photos.ipynb #a866eee8
+# %% ../nbs/00_photos.ipynb #5008e041
 def read_photo(
     photo: str | Path | Image.Image,  # picture file or PIL image
     reduce: int = 1,                  # shrink both sides by this factor while decoding: 1, 2, 4 or 8
@@ -63,7 +63,7 @@ def read_photo(
     im = _rgb(im)
     return np.array(im.reduce(rest) if rest > 1 else im)
 
-# %% ../nbs/00_photos.ipynb #0ddfc2f5
+# %% ../nbs/00_photos.ipynb #04ae3915
 def read_mask(
     path: str | Path,  # mask file: palette, 0/1, 0/255, RGB, greyscale
 ) -> np.ndarray:       # bool (H, W), True on the object
@@ -81,7 +81,7 @@ def read_mask(
     top = x.max(initial=0)
     return x > top / 2 if top > noise else np.zeros(x.shape, bool)
 
-# %% ../nbs/00_photos.ipynb #e6f8586e
+# %% ../nbs/00_photos.ipynb #d990b6a2
 def _save(
     im: Image.Image,   # picture
     path: str | Path,  # .png, .jpg or .jpeg
@@ -101,7 +101,7 @@ def _save(
     finally: part.unlink(missing_ok=True) if path.parent.is_dir() else None
     return path
 
-# %% ../nbs/00_photos.ipynb #c51bd9e8
+# %% ../nbs/00_photos.ipynb #d22f63f2
 def write_mask(
     mask: np.ndarray,  # bool (H, W)
     path: str | Path,  # .png; .jpg works and warns
@@ -111,7 +111,7 @@ def write_mask(
         warnings.warn(f'{path}: JPEG blurs the edge of a mask; .png keeps it', stacklevel=2)
     return _save(Image.fromarray(np.asarray(mask, bool)).convert('L'), path)
 
-# %% ../nbs/00_photos.ipynb #b5404d37
+# %% ../nbs/00_photos.ipynb #6cb129d8
 def write_photo(
     photo: np.ndarray,  # uint8 (H, W, 3) RGB or (H, W, 4) RGBA
     path: str | Path,   # .png, or .jpg for RGB (quality 95)
@@ -121,7 +121,7 @@ def write_photo(
         raise PhotoError(f'{path}: only .png keeps what is transparent; choose that')
     return _save(Image.fromarray(photo), path, compress_level=3)
 
-# %% ../nbs/00_photos.ipynb #1929fe2f
+# %% ../nbs/00_photos.ipynb #894de61f
 def cutout(
     photo: np.ndarray,  # uint8 (H, W, 3)
     mask: np.ndarray,   # bool (H, W)
@@ -129,7 +129,7 @@ def cutout(
     "The object alone, on nothing"
     return np.dstack([photo * mask[..., None], mask.astype(np.uint8) * 255])
 
-# %% ../nbs/00_photos.ipynb #f560220f
+# %% ../nbs/00_photos.ipynb #c0a9377d
 def overlay(
     photo: np.ndarray,                              # uint8 (H, W, 3)
     mask: np.ndarray,                               # bool (H, W)
@@ -141,7 +141,7 @@ def overlay(
     tinted = np.where(mask[..., None], photo * (1 - alpha) + np.array(color) * alpha, photo)
     return np.where((grown & ~mask)[..., None], color, tinted).astype(np.uint8)
 
-# %% ../nbs/00_photos.ipynb #597fbed3
+# %% ../nbs/00_photos.ipynb #3d2df664
 def show_mask(
     photo: np.ndarray,  # uint8 (H, W, 3)
     mask: np.ndarray,   # bool (H, W)
@@ -154,7 +154,7 @@ def show_mask(
     ax.imshow(overlay(photo, mask)); ax.set_title(title); ax.axis('off')
     return ax
 
-# %% ../nbs/00_photos.ipynb #053e34f9
+# %% ../nbs/00_photos.ipynb #1a28e3e5
 def compare(
     photo: np.ndarray,         # uint8 (H, W, 3)
     **masks: np.ndarray,       # title=mask, each bool (H, W)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['shrink', 'enlarge', 'has_bf16', 'autocast', 'Predictor', 'evaluate']
 
-# %% ../nbs/08_prediction.ipynb #e2d9b798
+# %% ../nbs/08_prediction.ipynb #bc0e7e12
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,7 +19,7 @@ from .dice import boundary_error, dice
 from .photos import read_mask, read_photo
 from .squares import merge, split
 
-# %% ../nbs/08_prediction.ipynb #337ab96a
+# %% ../nbs/08_prediction.ipynb #142c1597
 def shrink(
     photo: np.ndarray,  # uint8 (H, W[, C])
     scale: float,       # in (0, 1]
@@ -30,7 +30,7 @@ def shrink(
     if abs(1 / scale - factor) < 1e-6: return np.array(im.reduce(factor))
     return np.array(im.resize([max(1, round(side * scale)) for side in im.size], Image.Resampling.BOX))
 
-# %% ../nbs/08_prediction.ipynb #acd3f7db
+# %% ../nbs/08_prediction.ipynb #6323a85b
 def enlarge(
     prob: torch.Tensor,   # float (h, w)
     hw: tuple[int, int],  # height and width of the photo, pixels
@@ -42,7 +42,7 @@ def enlarge(
     size = [side * factor for side in prob.shape] if exact else hw
     return F.interpolate(prob[None, None], size=size, mode='bilinear', align_corners=False)[0, 0, :hw[0], :hw[1]]
 
-# %% ../nbs/08_prediction.ipynb #e809958d
+# %% ../nbs/08_prediction.ipynb #5f19dac1
 def has_bf16(
     device: torch.device,  # where the network runs
 ) -> bool:
@@ -51,14 +51,14 @@ def has_bf16(
     probes = ('_is_avx512_bf16_supported', '_is_amx_tile_supported')
     return device.type == 'cpu' and any(getattr(torch.cpu, p, lambda: False)() for p in probes)
 
-# %% ../nbs/08_prediction.ipynb #0e99f772
+# %% ../nbs/08_prediction.ipynb #a39e4590
 def autocast(
     device: torch.device,  # where the network runs
 ):                         # a context manager
     "Compute in bfloat16 where the hardware does, else as it is"
     return torch.autocast(device.type, torch.bfloat16) if has_bf16(device) else nullcontext()
 
-# %% ../nbs/08_prediction.ipynb #6427f0bf
+# %% ../nbs/08_prediction.ipynb #c51a9089
 class Predictor:
     "Cut a car out of its photo: `Predictor('MODEL.pth').mask('car.jpg')`"
     def __init__(self,
@@ -93,6 +93,8 @@ class Predictor:
     ) -> np.ndarray:                                    # float32 (H, W) in [0, 1]
         "How sure the network is, at each pixel of the photo, that it is car; raises `PhotoError` if the file cannot be read"
         if not isinstance(photo, np.ndarray): photo = read_photo(photo)
+        if photo.dtype != np.uint8 or photo.shape[2:] != (3,):
+            raise ValueError(f'the photo is {photo.dtype} {photo.shape}; it has to be uint8 (H, W, 3), RGB')
         small = shrink(photo, self.scale)
         prob = merge(self._squares(split(small)), small.shape[:2])
         return enlarge(prob, photo.shape[:2], self.scale).cpu().numpy()
@@ -103,7 +105,7 @@ class Predictor:
         "Where the car is"
         return self.probability(photo) > self.threshold
 
-# %% ../nbs/08_prediction.ipynb #b19a6218
+# %% ../nbs/08_prediction.ipynb #81084bff
 def evaluate(
     predictor: Predictor,   # what to score
     items: list[Pair],      # photos with masks

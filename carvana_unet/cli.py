@@ -9,12 +9,12 @@ __all__ = ['threshold', 'scale', 'positive', 'count', 'size', 'PICTURES', 'WRITE
            'use_it', 'train_function', 'train', 'score_parser', 'chosen_pairs', 'refuse_trained', 'standard_error',
            'score_table', 'score', 'demo_parser', 'unseen_seeds', 'save_pictures', 'demo_studio', 'demo']
 
-# %% ../nbs/15_cli.ipynb #8e813e29
+# %% ../nbs/15_cli.ipynb #75b2767e
 import argparse, functools, itertools, os, shlex, shutil, sys, warnings
 from pathlib import Path
 from statistics import fmean, stdev
 
-# %% ../nbs/15_cli.ipynb #e613881d
+# %% ../nbs/15_cli.ipynb #e081225b
 def stop(
     message: str,    # what is wrong and what to do about it, one line
     status: int = 1, # exit status
@@ -23,7 +23,7 @@ def stop(
     print(message, file=sys.stderr)
     raise SystemExit(status)
 
-# %% ../nbs/15_cli.ipynb #b82a911e
+# %% ../nbs/15_cli.ipynb #315d90ae
 def one_line(
     error: BaseException,  # what was raised
     name: str | Path = '', # the file in hand, for errors that do not name one
@@ -36,7 +36,7 @@ def one_line(
     if name and not isinstance(error, ValueError): text = f'{name}: {text}'
     return ' '.join(text.split())
 
-# %% ../nbs/15_cli.ipynb #010aeebc
+# %% ../nbs/15_cli.ipynb #18ffc333
 def known(
     error: BaseException, # what was raised
 ) -> bool:
@@ -44,7 +44,7 @@ def known(
     ours = isinstance(error, ValueError) and type(error).__module__.startswith('carvana_unet.')
     return ours or isinstance(error, (OSError, MemoryError)) or type(error).__name__ == 'OutOfMemoryError'
 
-# %% ../nbs/15_cli.ipynb #5f63e9d4
+# %% ../nbs/15_cli.ipynb #169b144f
 def warn(
     message: Warning,    # or its text
     category: type,      # its class
@@ -55,7 +55,7 @@ def warn(
     from tqdm import tqdm
     tqdm.write(str(message), file=sys.stderr)
 
-# %% ../nbs/15_cli.ipynb #705d4cec
+# %% ../nbs/15_cli.ipynb #a2213b6c
 def command(
     f: callable, # function of the command line's words (None: those of this process)
 ) -> callable: # the same, fit for a terminal
@@ -73,7 +73,7 @@ def command(
                 stop(one_line(e))
     return run
 
-# %% ../nbs/15_cli.ipynb #983f2a98
+# %% ../nbs/15_cli.ipynb #d9513b12
 def checked(
     kind: type,        # int or float
     allowed: callable, # value -> bool
@@ -87,14 +87,14 @@ def checked(
         return value
     return read
 
-# %% ../nbs/15_cli.ipynb #552ba801
+# %% ../nbs/15_cli.ipynb #1d8dcc70
 threshold = checked(float, lambda t: 0 < t < 1, 'between 0 and 1')
 scale = checked(float, lambda s: 0 < s <= 1, 'above 0 and at most 1')
 positive = checked(float, lambda x: 0 < x < float('inf'), 'above 0')
 count = checked(int, lambda n: n > 0, 'a whole number above 0')
 size = checked(int, lambda n: n >= 0, 'a whole number, 0 or more')
 
-# %% ../nbs/15_cli.ipynb #c6aa3590
+# %% ../nbs/15_cli.ipynb #c025887d
 def predict_parser() -> argparse.ArgumentParser:
     "The command line of `carvana-predict`"
     p = argparse.ArgumentParser(description='Write the mask of every car photo: white car, black background.',
@@ -117,7 +117,7 @@ def predict_parser() -> argparse.ArgumentParser:
         help='scale of the photo before the network (default: as the checkpoint says)')
     return p
 
-# %% ../nbs/15_cli.ipynb #100a6cc2
+# %% ../nbs/15_cli.ipynb #ca039c83
 PICTURES = '.jpg .jpeg .png .tif .tiff .webp .bmp .gif'.split()
 
 def photos_in(
@@ -127,7 +127,7 @@ def photos_in(
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURES
                   and not p.name.startswith('.') and not p.stem.endswith('_OUT'))
 
-# %% ../nbs/15_cli.ipynb #728e49df
+# %% ../nbs/15_cli.ipynb #9fcfe859
 def expand(
     inputs: list[Path], # photos and folders
 ) -> tuple[list[Path], list[str]]: # photos, and a line for every folder without any
@@ -137,7 +137,7 @@ def expand(
              for p, photos in zip(inputs, found) if not photos]
     return sum(found, []), empty
 
-# %% ../nbs/15_cli.ipynb #0cc46825
+# %% ../nbs/15_cli.ipynb #1006cd7d
 def refuse_overwriting(
     photos: list[Path],  # read by this call
     outputs: list[Path], # written by it, in the order of the photos
@@ -149,7 +149,7 @@ def refuse_overwriting(
             stop(f'{photo}: its mask would overwrite {there}; choose other names with --output')
         taken[output.resolve()] = f'the mask of {photo}'
 
-# %% ../nbs/15_cli.ipynb #07998b13
+# %% ../nbs/15_cli.ipynb #98e875a2
 def outputs_for(
     photos: list[Path],               # to be predicted
     given: list[Path] | None = None,  # as many files, or one folder; None: `<stem>_OUT.png` beside each photo
@@ -163,7 +163,7 @@ def outputs_for(
     refuse_overwriting(photos, outputs)
     return outputs
 
-# %% ../nbs/15_cli.ipynb #3669070f
+# %% ../nbs/15_cli.ipynb #009274ad
 WRITERS = 'agg cairo pdf pgf ps svg template'.split() # matplotlib's backends without a window
 
 def can_show() -> bool:
@@ -178,7 +178,7 @@ def can_show() -> bool:
     print(f'--viz: nothing is shown, {why}', file=sys.stderr)
     return False
 
-# %% ../nbs/15_cli.ipynb #8e9d82c2
+# %% ../nbs/15_cli.ipynb #d98bc8b0
 def predict_photo(
     predictor: object,      # a `Predictor`
     photo: Path,            # to be read
@@ -195,7 +195,7 @@ def predict_photo(
         plt.show()
     return f'{output or photo}: {mask.mean():.1%} car'
 
-# %% ../nbs/15_cli.ipynb #89351982
+# %% ../nbs/15_cli.ipynb #e40fcefc
 def predict_photos(
     predictor: object,                    # a `Predictor`
     jobs: list[tuple[Path, Path | None]], # photo, mask
@@ -213,7 +213,7 @@ def predict_photos(
                 bar.write(one_line(e, photo), file=sys.stderr)
     return failed
 
-# %% ../nbs/15_cli.ipynb #c1856718
+# %% ../nbs/15_cli.ipynb #8111e035
 @command
 def predict(
     argv: list[str] | None = None, # words of the command line; None: those of this process
@@ -233,7 +233,7 @@ def predict(
         failed += predict_photos(predictor, jobs, args.viz and can_show())
     if failed: raise SystemExit(1)
 
-# %% ../nbs/15_cli.ipynb #fda1c058
+# %% ../nbs/15_cli.ipynb #80f6a03c
 def train_parser() -> argparse.ArgumentParser:
     "The command line of `carvana-train`"
     p = argparse.ArgumentParser(description='Train a network on photos with masks, and write the best epoch.',
@@ -257,7 +257,7 @@ def train_parser() -> argparse.ArgumentParser:
     add('--seed', metavar='N', type=int, default=0, help='of weights, order and crops (default: %(default)s)')
     return p
 
-# %% ../nbs/15_cli.ipynb #ba2cb6b9
+# %% ../nbs/15_cli.ipynb #f2f3a5e7
 def check_training(
     folders: list[str], # data in Kaggle's layout
     output: str,        # checkpoint to be written
@@ -269,7 +269,7 @@ def check_training(
     if Path(output).is_dir(): stop(f'{output}: this is a folder; --output names a file, such as MODEL.pth')
     if not os.access(place, os.W_OK): stop(f'{place}: no folder that can be written to; choose another --output')
 
-# %% ../nbs/15_cli.ipynb #328f4a43
+# %% ../nbs/15_cli.ipynb #1eb270d4
 def program(
     name: str, # of a command of this environment: `carvana-predict`, `python`
 ) -> str: # what to type
@@ -277,7 +277,7 @@ def program(
     here = str(Path(sys.executable).with_name(name))
     return name if shutil.which(name) == here else here
 
-# %% ../nbs/15_cli.ipynb #830f0c57
+# %% ../nbs/15_cli.ipynb #49ca53a6
 def use_it(
     model: str,      # checkpoint that was written
     cars: list[str], # cars it was trained on
@@ -292,7 +292,7 @@ def use_it(
     words = script if called.name == 'train.py' else [program('carvana-predict')]
     return shlex.join([*words, '--model', str(model), '--input', str(photo), '--output', 'mask.png'])
 
-# %% ../nbs/15_cli.ipynb #b9581e16
+# %% ../nbs/15_cli.ipynb #7fe62cfb
 def train_function() -> callable:
     "`training.train`, or one line that says what it needs"
     try: from carvana_unet.training import train
@@ -300,7 +300,7 @@ def train_function() -> callable:
         stop(f"{e.name.partition('.')[0]} is not installed, and training needs it; pip install 'carvana-unet[train]'")
     return train
 
-# %% ../nbs/15_cli.ipynb #3125144a
+# %% ../nbs/15_cli.ipynb #fac07607
 @command
 def train(
     argv: list[str] | None = None, # words of the command line; None: those of this process
@@ -312,7 +312,7 @@ def train(
     checkpoint = train_function()(**args)
     print('To use it:\n ', use_it(args['output'], checkpoint.cars, args['folders'][0]))
 
-# %% ../nbs/15_cli.ipynb #36f831ad
+# %% ../nbs/15_cli.ipynb #7e8ba14d
 def score_parser() -> argparse.ArgumentParser:
     "The command line of `carvana-score`"
     p = argparse.ArgumentParser(description='Mean dice per photo, at full size, on cars the model was not trained on.',
@@ -327,7 +327,7 @@ def score_parser() -> argparse.ArgumentParser:
     p.add_argument('--anyway', action='store_true', help='score on cars of the training, too')
     return p
 
-# %% ../nbs/15_cli.ipynb #07837229
+# %% ../nbs/15_cli.ipynb #ddc4a718
 def chosen_pairs(
     data: str,               # folder in Kaggle's layout
     cars: Path | None = None, # text file of cars; None: all cars in the folder
@@ -345,7 +345,7 @@ def chosen_pairs(
     wanted = set(wanted[:first] if first else wanted[-last:] if last else wanted)
     return [p for p in found if p.car in wanted]
 
-# %% ../nbs/15_cli.ipynb #4b348c52
+# %% ../nbs/15_cli.ipynb #eb1a2aee
 def refuse_trained(
     model: str,          # name of the checkpoint
     trained: list[str],  # cars it was trained on
@@ -356,7 +356,7 @@ def refuse_trained(
     if seen: stop(f'{model}: it was trained on {len(seen)} of these {len(set(scored))} cars ({seen[0]} for one), '
                   'so the score would flatter it; choose other cars with --cars, or insist with --anyway')
 
-# %% ../nbs/15_cli.ipynb #23553c7c
+# %% ../nbs/15_cli.ipynb #5b3203e2
 def standard_error(
     rows: list[dict], # with `car` and `dice`, one for each photo
 ) -> float: # NaN for a single car
@@ -366,7 +366,7 @@ def standard_error(
     means = [fmean(v) for v in cars.values()]
     return stdev(means) / len(means)**.5 if len(means) > 1 else float('nan')
 
-# %% ../nbs/15_cli.ipynb #8c757586
+# %% ../nbs/15_cli.ipynb #445ddbb9
 def score_table(
     rows: list[dict], # of `evaluate`: name, car, dice, boundary_error, seconds
 ) -> str: # several lines
@@ -380,7 +380,7 @@ def score_table(
              'seconds a photo': f"{fmean(r['seconds'] for r in rows):.2f}"}
     return '\n'.join(f'{k:26}{v}' for k, v in lines.items())
 
-# %% ../nbs/15_cli.ipynb #8312bcde
+# %% ../nbs/15_cli.ipynb #fb87ca5f
 @command
 def score(
     argv: list[str] | None = None, # words of the command line; None: those of this process
@@ -393,7 +393,7 @@ def score(
     if not args.anyway: refuse_trained(args.model, predictor.checkpoint.cars, [p.car for p in chosen])
     print(score_table(evaluate(predictor, chosen, progress=True)))
 
-# %% ../nbs/15_cli.ipynb #e8129ec8
+# %% ../nbs/15_cli.ipynb #17a10868
 def demo_parser() -> argparse.ArgumentParser:
     "The command line of `carvana-demo`"
     p = argparse.ArgumentParser(description='Cut a few synthetic cars, or the car of a photo, out of the background.')
@@ -402,7 +402,7 @@ def demo_parser() -> argparse.ArgumentParser:
         help='folder for the pictures (default: %(default)s)')
     return p
 
-# %% ../nbs/15_cli.ipynb #7352a688
+# %% ../nbs/15_cli.ipynb #a1eb34cc
 def unseen_seeds(
     trained: list[str], # cars that the model was trained on
     n: int = 2,         # how many seeds
@@ -412,7 +412,7 @@ def unseen_seeds(
     unseen = (seed for seed in itertools.count(10_000) if car_id(seed) not in trained)
     return list(itertools.islice(unseen, n))
 
-# %% ../nbs/15_cli.ipynb #ecc062c6
+# %% ../nbs/15_cli.ipynb #37bbefa1
 def save_pictures(
     folder: Path,        # where to
     name: str,           # stem of the files
@@ -425,7 +425,7 @@ def save_pictures(
     write_photo(cutout(photo, mask), folder/f'{name}_cutout.png')
     write_photo(overlay(photo, mask), folder/f'{name}_overlay.jpg')
 
-# %% ../nbs/15_cli.ipynb #afbc71a9
+# %% ../nbs/15_cli.ipynb #d959057e
 def demo_studio(
     predictor: object, # a `Predictor`
     folder: Path,      # for the pictures
@@ -445,7 +445,7 @@ def demo_studio(
             print(f'{name}: dice {scores[-1]:.4f}', flush=True)
     print(f'mean dice {fmean(scores):.4f}')
 
-# %% ../nbs/15_cli.ipynb #6e7521a7
+# %% ../nbs/15_cli.ipynb #5a6a7285
 @command
 def demo(
     argv: list[str] | None = None, # words of the command line; None: those of this process

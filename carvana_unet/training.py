@@ -107,7 +107,7 @@ class KeepBest(TrackerCallback):
 
 # %% ../nbs/10_training.ipynb #7d7b0161
 def adamw(
-    groups,      # parameter groups, as fastai hands them over
+    groups: list, # parameter groups, as fastai hands them over
     lr: float,   # learning rate
     **kwargs,    # passed on
 ) -> OptimWrapper:

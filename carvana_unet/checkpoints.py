@@ -23,6 +23,8 @@ class Checkpoint:
     mean: tuple = (0.485, 0.456, 0.406)     # subtracted from RGB in [0, 1]; the default is ImageNet's
     std: tuple = (0.229, 0.224, 0.225)      # then divided by
     threshold: float = 0.5                  # a pixel is car when its probability exceeds this, in (0, 1)
+    classes: list = field(default_factory=lambda: ['background', 'car'])    # what the values of a mask mean
+    crf: dict = field(default_factory=dict) # arguments of `CRF` where refinement pays for this model; empty: it does not
     cars: list = field(default_factory=list)    # car ids it was trained on
     score: dict = field(default_factory=dict)   # what it scored, and on what
     recipe: dict = field(default_factory=dict)  # command, seed, data, time: how it was made
@@ -68,7 +70,7 @@ def load_checkpoint(
         raise CheckpointError(f'{path}: is not a checkpoint, or is damaged, or holds more than plain data; '
                               'download it again or train one with carvana-train') from None
     names = {f.name for f in fields(Checkpoint)}
-    if not isinstance(state, dict) or state.get('format') != Checkpoint.format or set(state) != names:
+    if not isinstance(state, dict) or state.get('format') != Checkpoint.format or not {'weights', 'arch'} <= set(state) <= names:
         raise CheckpointError(f'{path}: holds weights but not how to use them, or is of another version; train one with carvana-train')
     ck = Checkpoint(**state)
     try: ck.net()

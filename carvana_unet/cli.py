@@ -67,7 +67,7 @@ def command(
             warnings.filterwarnings('always', category=UserWarning, module='carvana_unet|__main__')
             warnings.showwarning = warn
             try: f(argv)
-            except KeyboardInterrupt: stop('stopped', 130)
+            except KeyboardInterrupt as e: stop(str(e) or 'stopped', 130)
             except Exception as e:
                 if not known(e): raise
                 stop(one_line(e))
@@ -246,13 +246,18 @@ def train_parser() -> argparse.ArgumentParser:
     add('--learning-rate', '-l', metavar='X', type=positive, default=3e-3, dest='lr',
         help='highest rate of the one-cycle schedule (default: %(default)s)')
     add('--scale', '-s', metavar='S', type=scale, default=.5, help='of the photos (default: %(default)s)')
+    add('--arch', '-a', metavar='NAME', default='unet',
+        help='unet, efficientnet_lite0, or a backbone of torchvision or timm such as resnet34 (default: %(default)s)')
+    add('--from-scratch', action='store_false', dest='pretrained', help="do without an encoder's ImageNet weights")
     add('--width', '-w', metavar='N', type=count, default=16, help='channels of the first layer (default: %(default)s)')
-    add('--depth', '-d', metavar='N', type=count, default=5, help='times the network halves (default: %(default)s)')
+    add('--depth', '-d', metavar='N', type=count, default=5, help='times a plain unet halves (default: %(default)s)')
     add('--crop', metavar='PX', type=size, default=384,
         help='side of the random crops, at that scale; 0: whole squares (default: %(default)s)')
     add('--valid', metavar='FILE',
         help='text file of the validation cars, one a line (default: valid_cars.txt of the first folder, else a tenth)')
-    add('--load', '-c', metavar='FILE', help='checkpoint to start from, which then gives width and depth')
+    add('--load', '-c', metavar='FILE', help='checkpoint to start from, which then gives the network')
+    add('--accumulate', metavar='N', type=count, default=1, help='batches whose gradients make one step (default: %(default)s)')
+    add('--resume', action='store_true', help='go on with the unfinished training of the same --output')
     add('--device', choices=['auto', 'cpu', 'cuda'], default='auto', help='(default: the GPU if there is one)')
     add('--seed', metavar='N', type=int, default=0, help='of weights, order and crops (default: %(default)s)')
     return p

@@ -1,0 +1,85 @@
+"Training that is killed, stopped, fed with nonsense: what was learnt is kept, and the same model comes out"
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from carvana_unet.checkpoints import load_checkpoint
+from carvana_unet.studio import write_studio
+
+OPTIONS = dict(epochs=3, batch_size=2, width=4, depth=2, crop=32, device='cpu', seed=7)
+# the same training as of the command, but its state is written after every step
+SCRIPT = '''
+import sys
+from functools import partialmethod
+from carvana_unet import training
+training.KeepState.__init__ = partialmethod(training.KeepState.__init__, every=0)
+training.train(['studio'], sys.argv[1], resume='--resume' in sys.argv, **{options})
+'''
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    "Studio photos, and the model of a training that nothing disturbed"
+    folder = tmp_path_factory.mktemp('training')
+    write_studio(folder/'studio', seeds=range(6), views=(2, 7, 12), size=(64, 96))
+    (folder/'train.py').write_text(SCRIPT.replace('{options}', repr(OPTIONS)))
+    assert start(folder, 'whole.pth').wait(300) == 0
+    return folder
+
+
+def start(folder: Path, *args: str) -> subprocess.Popen:
+    "The training as a process of its own"
+    env = {**os.environ, 'XDG_CACHE_HOME': str(folder), 'OMP_NUM_THREADS': '1'}
+    return subprocess.Popen([sys.executable, 'train.py', *args], cwd=folder, env=env, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def same_model(a: Path, b: Path):
+    "Whether two trainings gave the same weights and the same curve of dice"
+    a, b = load_checkpoint(a), load_checkpoint(b)
+    assert all(torch.equal(x, y) for x, y in zip(a.weights.values(), b.weights.values(), strict=True))
+    assert [e['dice'] for e in a.recipe['curve']] == [e['dice'] for e in b.recipe['curve']]
+
+
+def wait_for(path: Path, process: subprocess.Popen):
+    "Until the training has written its state"
+    while not path.exists() and process.poll() is None: time.sleep(0.02)
+
+
+def test_killed_at_random_moments(folder):
+    "Three kills without warning, and the same weights as without them"
+    kills, draw = 0, random.Random(1)
+    while True:
+        process = start(folder, 'killed.pth', '--resume')
+        wait_for(folder/'killed.state', process)
+        if kills < 3:
+            time.sleep(draw.uniform(0, 0.6))
+            process.kill()
+            kills += process.wait() == -signal.SIGKILL
+        else:
+            assert process.wait(300) == 0, process.stderr.read()
+            break
+    same_model(folder/'whole.pth', folder/'killed.pth')
+    assert not (folder/'killed.state').exists()
+
+
+def test_interrupted(folder):
+    "Ctrl-C saves, says how to go on, and the training goes on"
+    process = start(folder, 'interrupted.pth')
+    wait_for(folder/'interrupted.state', process)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=300)
+    assert 'go on with the same command and --resume' in err
+    assert process.returncode != 0 and (folder/'interrupted.state').exists()
+    again = start(folder, 'interrupted.pth')
+    _, err = again.communicate(timeout=300)
+    assert again.returncode and 'not finished; go on with --resume' in err
+    assert start(folder, 'interrupted.pth', '--resume').wait(300) == 0
+    same_model(folder/'whole.pth', folder/'interrupted.pth')

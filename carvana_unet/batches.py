@@ -15,9 +15,10 @@ import torch
 from fastai.data.all import DataBlock, DataLoaders, DisplayedTransform, FuncSplitter, ItemTransform, TfmdDL, TransformBlock
 from fastai.torch_core import set_seed
 from fastai.vision.all import Brightness, Contrast, Normalize, TensorImage, TensorMask
+from PIL import Image
 from tqdm import tqdm
 from .carvana import CarvanaError, Pair
-from .photos import PhotoError, read_mask, read_photo
+from .photos import PhotoError, read_classes, read_mask, read_photo
 from .prediction import shrink
 from .squares import split
 
@@ -25,14 +26,18 @@ from .squares import split
 def decode(
     pair: Pair,    # photo and mask files
     scale: float,  # in (0, 1]
-) -> np.ndarray:   # uint8 (h, w, 4): RGB, and the mask from 0 to 255
+    n_classes: int = 1, # 1: the file is a mask of the car; more: it holds class numbers
+) -> np.ndarray:   # uint8 (h, w, 4): RGB, and the mask from 0 to 255 or the class number
     "A photo with its mask at the network's scale, the JPEG decoded at reduced size where the scale allows"
     reduce = max(k for k in (1, 2, 4, 8) if k * scale <= 1)
-    mask = read_mask(pair.mask)
+    mask = read_mask(pair.mask) if n_classes == 1 else read_classes(pair.mask)
     photo = read_photo(pair.photo, reduce)
     if photo.shape[:2] != tuple(-(-side // reduce) for side in mask.shape):
         raise PhotoError(f'{pair.mask}: is {mask.shape[1]}x{mask.shape[0]} and its photo is not; give it the size of {pair.photo.name}')
-    mask = shrink(mask.astype(np.uint8) * 255, scale)
+    if n_classes == 1: mask = shrink(mask.astype(np.uint8) * 255, scale)
+    elif mask.max() >= n_classes:
+        raise PhotoError(f'{pair.mask}: holds class {mask.max()}, and {n_classes - 1} is the last; name all with --classes')
+    else: mask = np.array(Image.fromarray(mask).resize(shrink(mask, scale).shape[::-1], Image.Resampling.NEAREST))
     return np.dstack([shrink(photo, scale * reduce)[:mask.shape[0], :mask.shape[1]], mask])
 
 # %% ../nbs/09_batches.ipynb #c45c6447
@@ -46,25 +51,27 @@ def cache_folder() -> Path: # created if need be
 def _key(
     items: list[Pair],  # photos and masks
     scale: float,       # in (0, 1]
+    n_classes: int = 1, # as for `decode`
 ) -> str:               # 16 hex digits
     "A name that changes whenever the decoded pixels would"
     stats = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for pair in items for f in pair]
-    return hashlib.sha256(repr((scale, stats)).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr((scale, stats, *[n_classes][:n_classes - 1])).encode()).hexdigest()[:16]
 
 # %% ../nbs/09_batches.ipynb #3f2c4f4b
 def decoded(
     items: list[Pair],  # photos and masks, of any sizes
     scale: float,       # in (0, 1]
+    n_classes: int = 1, # as for `decode`
 ) -> list[np.ndarray]:  # uint8 (h, w, 4) each, memory-mapped
     "All photos with their masks at the network's scale, decoded at the first call and mapped from disk ever after"
-    path = cache_folder()/_key(items, scale)
+    path = cache_folder()/_key(items, scale, n_classes)
     shapes = path.with_suffix('.npy')
     if not shapes.exists():
         part = path.with_suffix(f'.{os.getpid()}.part')
         try:
             with open(part, 'wb') as f, ThreadPoolExecutor(os.cpu_count()) as pool:
                 found = []
-                for x in tqdm(pool.map(lambda p: decode(p, scale), items), 'decoding once', len(items), unit='photo'):
+                for x in tqdm(pool.map(lambda p: decode(p, scale, n_classes), items), 'decoding once', len(items), unit='photo'):
                     f.write(x.tobytes()); found.append(x.shape)
             os.replace(part, path.with_suffix('.u8'))
         finally: part.unlink(missing_ok=True)
@@ -91,8 +98,11 @@ class CropFlip(ItemTransform):
 class ToUnit(DisplayedTransform):
     "Bytes 0 to 255 of photos and masks to float32 in [0, 1]"
     order = 10
+    def __init__(self,
+        masks: bool = True, # or else masks hold class numbers and stay as they are
+    ): self.masks = masks
     def encodes(self, x: TensorImage): return x.float() / 255
-    def encodes(self, x: TensorMask): return x.float() / 255
+    def encodes(self, x: TensorMask): return x.float() / 255 if self.masks else x
 
 # %% ../nbs/09_batches.ipynb #a4dcd1be
 @dataclass(frozen=True)
@@ -112,10 +122,11 @@ def squares_block(
     crop: int = 0,                          # side of a training crop, pixels; 0 takes the whole square
     mean: tuple = (0.485, 0.456, 0.406),    # ImageNet's, RGB in [0, 1]
     std: tuple = (0.229, 0.224, 0.225),     # likewise
+    n_classes: int = 1,                     # as for `decode`
 ) -> DataBlock:                             # over `Square`s
     "How a `Square` becomes a TensorImage (3, S, S) and a TensorMask (S, S)"
     return DataBlock(
-        blocks=(TransformBlock(batch_tfms=[ToUnit, Normalize.from_stats(mean, std)]), TransformBlock),
+        blocks=(TransformBlock(batch_tfms=[ToUnit(n_classes == 1), Normalize.from_stats(mean, std)]), TransformBlock),
         get_x=lambda square: TensorImage(square.tensor()[:3]),
         get_y=lambda square: TensorMask(square.tensor()[3]),
         splitter=FuncSplitter(lambda square: square.valid),
@@ -153,16 +164,17 @@ def dataloaders(
     batch_size: int = 8,                        # squares at a time
     device: str | torch.device | None = None,   # None: a GPU if there is one
     seed: int = 0,                              # of order and augmentation
+    n_classes: int = 1,                         # as for `decode`
     **stats,                                    # mean and std, for `squares_block`
 ) -> DataLoaders:                               # batches of TensorImage (N, 3, S, S) and TensorMask (N, S, S) in [0, 1]
     "fastai DataLoaders over the squares of photos; raises `CarvanaError` if sizes differ and `crop` does not make them alike"
     squares = [Square(photo, i, part is valid, pair.photo.name) for part in (train, valid)
-               for pair, photo in zip(part, decoded(part, scale)) for i in range(len(split(photo)))]
+               for pair, photo in zip(part, decoded(part, scale, n_classes)) for i in range(len(split(photo)))]
     sides = {min(square.photo.shape[:2]) for square in squares}
     if len(sides) > 1 and not 0 < crop <= min(sides):
         raise CarvanaError(f'photos of several sizes do not fit into one batch; crop them alike (--crop {min(sides)} or less)')
     device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
-    dls = squares_block(crop, **stats).dataloaders(squares, bs=batch_size, val_bs=1 if len(sides) > 1 else batch_size,
+    dls = squares_block(crop, n_classes=n_classes, **stats).dataloaders(squares, bs=batch_size, val_bs=1 if len(sides) > 1 else batch_size,
                                                    num_workers=0, device=device, dl_type=SeededDL)
     dls.train.seed = seed
     return dls

@@ -256,6 +256,8 @@ def train_parser() -> argparse.ArgumentParser:
     add('--valid', metavar='FILE',
         help='text file of the validation cars, one a line (default: valid_cars.txt of the first folder, else a tenth)')
     add('--load', '-c', metavar='FILE', help='checkpoint to start from, which then gives the network')
+    add('--classes', metavar='NAME', nargs='+', default=('car',),
+        help='what masks hold; several names: masks are PNGs of class numbers, 0 for the background (default: car)')
     add('--accumulate', metavar='N', type=count, default=1, help='batches whose gradients make one step (default: %(default)s)')
     add('--resume', action='store_true', help='go on with the unfinished training of the same --output')
     add('--device', choices=['auto', 'cpu', 'cuda'], default='auto', help='(default: the GPU if there is one)')

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['BODIES', 'PAINTS', 'HULL', 'CABIN', 'UNDER', 'WHEEL', 'TRIM', 'MIRROR', 'PAINT', 'SEAM', 'BLACK', 'CHROME', 'GLASS',
            'TINT', 'CLOTH', 'BRIGHT', 'LAMP', 'RED', 'PLATE', 'INK', 'AMBER', 'TYRE', 'RIM', 'GAP', 'ROOF', 'SHELL',
-           'DARK', 'SIDE', 'FRONT', 'REAR', 'TOP', 'HUB', 'PPM', 'CHART', 'LETTERS', 'WORDS', 'FLOOR', 'TILE', 'car_id',
-           'draw_paint', 'draw_car', 'lines', 'Mesh', 'grid_mesh', 'join', 'section', 'hull', 'cabin_side', 'cabin',
-           'wheel', 'tube', 'ball', 'floor_pan', 'trimmings', 'car_mesh', 'Chart', 'side_windows', 'side_chart',
-           'screen', 'plate', 'front_chart', 'rear_chart', 'top_chart', 'hub_chart', 'charts', 'Camera', 'turned',
-           'visible', 'face_buffer', 'surroundings', 'materials', 'surface', 'material_at', 'shade', 'arc',
-           'draw_studio', 'camera', 'on_floor', 'shadow_plan', 'sign', 'details', 'backdrop', 'develop', 'render_car',
-           'empty_studio', 'studio_photo', 'write_studio']
+           'DARK', 'SIDE', 'FRONT', 'REAR', 'TOP', 'HUB', 'PPM', 'CHART', 'LETTERS', 'WORDS', 'FLOOR', 'TILE',
+           'STUDIO_CLASSES', 'car_id', 'draw_paint', 'draw_car', 'lines', 'Mesh', 'grid_mesh', 'join', 'section',
+           'hull', 'cabin_side', 'cabin', 'wheel', 'tube', 'ball', 'floor_pan', 'trimmings', 'car_mesh', 'Chart',
+           'side_windows', 'side_chart', 'screen', 'plate', 'front_chart', 'rear_chart', 'top_chart', 'hub_chart',
+           'charts', 'Camera', 'turned', 'visible', 'face_buffer', 'surroundings', 'materials', 'surface',
+           'material_at', 'shade', 'arc', 'draw_studio', 'camera', 'on_floor', 'shadow_plan', 'sign', 'details',
+           'backdrop', 'develop', 'render_car', 'empty_studio', 'studio_photo', 'studio_classes', 'write_studio']
 
 # %% ../nbs/01_studio.ipynb #edbc8dbe
 import hashlib
@@ -22,6 +22,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
+
+from .photos import write_classes
 
 # %% ../nbs/01_studio.ipynb #7ea5890d
 def car_id(
@@ -925,7 +927,7 @@ def render_car(
     k: SimpleNamespace,     # studio
     view: int,              # 1..16
     size: tuple,            # (height, width), pixels
-) -> tuple:                 # box: left, top, right, bottom; in it colours (h, w, 3), coverage (h, w), part + 1 (h, w)
+) -> tuple:                 # box: left, top, right, bottom; in it colours (h, w, 3), coverage (h, w), part + 1 (h, w), material (h, w)
     "The car alone, within its bounding box"
     H, W = size
     cam, mesh, chart = camera(k, size), car_mesh(c), charts(c)
@@ -955,9 +957,9 @@ def render_car(
     low = np.where(part == WHEEL, np.float32(.75), np.where(part == UNDER, np.float32(.15), low)).astype(np.float32)
     pic = np.zeros((h, w, 3), np.float32)
     pic[rows, cols] = shade(materials(c)[mat], n, eye, low, k.light)
-    parts = np.zeros((h, w), np.uint8)
-    parts[rows, cols] = part + 1
-    return box, pic, cover, parts
+    parts, made_of = np.zeros((h, w), np.uint8), np.zeros((h, w), np.uint8)
+    parts[rows, cols], made_of[rows, cols] = part + 1, mat
+    return box, pic, cover, parts, made_of
 
 # %% ../nbs/01_studio.ipynb #79acf07f
 def empty_studio(
@@ -985,7 +987,7 @@ def studio_photo(
     H, W = size
     c, k, rng = draw_car(seed), draw_studio(seed), np.random.default_rng([seed, 2, view])
     photo = empty_studio(c, k, view, size)
-    (left, top, right, bottom), pic, cover, _ = render_car(c, k, view, size)
+    (left, top, right, bottom), pic, cover, *_ = render_car(c, k, view, size)
     spot = photo[top:bottom, left:right]
     mixed = spot + cover[..., None] * (np.clip(pic, 0, 1) * 255 - spot)
     soft = Image.fromarray(mixed.astype(np.uint8)).filter(ImageFilter.GaussianBlur(k.blur * min(W / 1918, H / 1280)))
@@ -995,14 +997,30 @@ def studio_photo(
     mask[top:bottom, left:right] = cover >= .5
     return develop(photo, k, rng), mask
 
+# %% ../nbs/01_studio.ipynb #8fd7b264
+STUDIO_CLASSES = ['background', 'car', 'glass', 'wheels']
+
+def studio_classes(
+    seed: int,                 # draws the car and its studio
+    view: int,                 # 1..16
+    size: tuple=(1280, 1918),  # (height, width), pixels
+) -> np.ndarray:               # (H, W) uint8: numbers of `STUDIO_CLASSES`
+    "What each pixel of `studio_photo` with the same arguments shows"
+    (left, top, right, bottom), _, cover, parts, made_of = render_car(draw_car(seed), draw_studio(seed), view, size)
+    glass = np.isin(made_of, (GLASS, TINT, CLOTH)) | (made_of == BRIGHT) & (parts == CABIN + 1)
+    labels = np.zeros(size, np.uint8)
+    labels[top:bottom, left:right] = np.where(cover < .5, 0, np.where(parts == WHEEL + 1, 3, np.where(glass, 2, 1)))
+    return labels
+
 # %% ../nbs/01_studio.ipynb #7add5366
 def write_studio(
     folder: Path,                # where to write, made if missing
     seeds: list[int],            # cars
     views: list[int]=range(1, 17),  # views of each
     size: tuple=(1280, 1918),    # (height, width), pixels
+    classes: bool=False,         # write `studio_classes` as PNG instead of masks
 ) -> Path:                       # the folder
-    "Write photos and masks as Kaggle names them: train/<car>_<view>.jpg, train_masks/<car>_<view>_mask.gif"
+    "Write photos and masks as Kaggle names them: train/<car>_<view>.jpg, train_masks/<car>_<view>_mask.gif (or .png)"
     folder = Path(folder)
     photos, masks = folder / 'train', folder / 'train_masks'
     for d in (photos, masks): d.mkdir(parents=True, exist_ok=True)
@@ -1011,7 +1029,9 @@ def write_studio(
             photo, mask = studio_photo(seed, view, size)
             name = f'{car_id(seed)}_{view:02d}'
             Image.fromarray(photo).save(photos / f'{name}.jpg', quality=draw_studio(seed).quality)
-            gif = Image.fromarray(mask.astype(np.uint8), 'P')
-            gif.putpalette([0, 0, 0, 255, 255, 255])
-            gif.save(masks / f'{name}_mask.gif')
+            if classes: write_classes(studio_classes(seed, view, size), masks / f'{name}_mask.png')
+            else:
+                gif = Image.fromarray(mask.astype(np.uint8), 'P')
+                gif.putpalette([0, 0, 0, 255, 255, 255])
+                gif.save(masks / f'{name}_mask.gif')
     return folder

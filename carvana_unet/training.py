@@ -23,8 +23,8 @@ from torch.optim.swa_utils import AveragedModel
 from .batches import dataloaders
 from .carvana import CarvanaError, Pair, pairs, read_cars, split_cars
 from .checkpoints import Checkpoint, load_checkpoint, save_checkpoint, write_atomically
-from .dice import BCEDice, dice
-from .photos import read_mask
+from .dice import BCEDice, CrossEntropyDice, dice
+from .photos import read_classes, read_mask
 from .prediction import autocast, enlarge
 from .squares import merge
 from .unet import EncoderUNet, UNet, fastai_unet
@@ -61,7 +61,7 @@ class KeepMemory(Callback):
 
 # %% ../nbs/10_training.ipynb #b724c370
 class FullSizeDice(Metric):
-    "Mean dice per photo at full size, from the squares of the validation set in their order"
+    "Mean dice per photo (and class, but for the background) at full size, from the squares of the validation set in their order"
     def __init__(self,
         items: list[Pair],  # validation photos, in the order of the DataLoader
         shapes: list,       # (h, w) of each at the network's scale
@@ -74,16 +74,22 @@ class FullSizeDice(Metric):
     @property
     def value(self): return float(np.mean(self.scores)) if self.scores else None
 
+    @property
+    def of_classes(self): return [float(d) for d in np.mean(self.scores, 0)]
+
     def reset(self): self.todo, self.scores = [], []
 
     def accumulate(self, learn):
-        self.todo += list(learn.pred.detach().float().sigmoid()[:, 0])
+        logits = learn.pred.detach().float()
+        self.todo += list(logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1))
         while len(self.scores) < len(self.items) and len(self.todo) >= self._squares(len(self.scores)):
             i = len(self.scores)
             n = self._squares(i)
-            true, squares, self.todo = read_mask(self.items[i].mask), self.todo[:n], self.todo[n:]
-            prob = enlarge(merge(squares, self.shapes[i]), true.shape, self.scale)
-            self.scores.append(dice((prob > 0.5).cpu().numpy(), true))
+            squares, self.todo = self.todo[:n], self.todo[n:]
+            true = (read_mask if len(squares[0]) == 1 else read_classes)(self.items[i].mask)
+            prob = torch.stack([enlarge(p, true.shape, self.scale) for p in merge(squares, self.shapes[i])])
+            said = (prob[0] > 0.5 if len(prob) == 1 else prob.argmax(0)).cpu().numpy()
+            self.scores.append([dice(said == c, true == c) for c in range(1, max(2, len(prob)))])
 
     def _squares(self, i): return -(-max(self.shapes[i]) // min(self.shapes[i]))
 
@@ -110,6 +116,7 @@ class KeepBest(TrackerCallback):
             averaged = getattr(self.learn, 'weight_average', None)
             weights = averaged.average.module.state_dict() if averaged else self.model.state_dict()
             self.ck.weights, self.ck.score['dice'] = weights, self.curve[-1]['dice']
+            if len(self.ck.classes) > 2: self.ck.score['classes'] = dict(zip(self.ck.classes[1:], self.learn.metrics[0].of_classes))
             save_checkpoint(self.ck, self.path)
 
     def state_dict(self) -> dict: # what a restart needs
@@ -262,15 +269,16 @@ def new_net(
     name: str = 'unet',         # `unet`, `efficientnet_lite0`, or a backbone of torchvision or timm
     width: int = 16,            # channels at full resolution, where it has a say
     depth: int = 5,             # how often a plain `unet` halves the picture
+    n_classes: int = 1,         # 1: car or not
     pretrained: bool = True,    # an encoder's ImageNet weights, or chance
 ) -> torch.nn.Module:
     "A network to train; raises `TrainingError` where pretrained weights cannot be had"
-    if name == 'unet': return UNet(width=width, depth=depth)
+    if name == 'unet': return UNet(n_classes=n_classes, width=width, depth=depth)
     if name == 'efficientnet_lite0':
-        net = EncoderUNet(width=width)
+        net = EncoderUNet(n_classes, width)
         if pretrained: load_imagenet(net)
         return net
-    try: return fastai_unet(name, pretrained=pretrained)
+    try: return fastai_unet(name, n_classes, pretrained)
     except OSError as e: raise TrainingError(f'{name}: its ImageNet weights cannot be downloaded ({e}); begin with --from-scratch') from None
 
 # %% ../nbs/10_training.ipynb #6300b2bf
@@ -318,27 +326,30 @@ def train(
     valid: str | Path | None = None,    # text file of validation cars
     load: str | Path | None = None, # checkpoint to start from, which then gives the network
     accumulate: int = 1,            # batches whose gradients make one step
+    classes: list | tuple = ('car',),   # names of what masks hold; more than one: masks are PNGs of numbers, 0 for the background
     resume: bool = False,           # go on with an unfinished training of the same output
     device: str | None = None,      # None: a GPU if there is one
     seed: int = 0,                  # of weights, order and augmentation
 ) -> Checkpoint:                    # the best epoch's
     "Train a U-Net with AdamW on one cycle and keep the best epoch by dice at full size; raises `TrainingError`"
     settings = {k: str(v) for k, v in locals().items() if k not in ('output', 'resume', 'device')}
-    device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    device, n_classes = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu')), len(classes) + (len(classes) > 1)
     start = load_checkpoint(load) if load else None
     train_items, choosing = split_for_training(folders, valid)
     set_seed(seed, reproducible=True)
-    net = (start.net() if start else new_net(arch, width, depth, pretrained)).train()
+    net = (start.net() if start else new_net(arch, width, depth, n_classes, pretrained)).train()
+    if (made_for := net.arch['n_classes']) != n_classes:
+        raise TrainingError(f'{load}: has {made_for} outputs, and {n_classes} are needed; leave out --load, or give the same --classes')
     cars = {p.car for p in train_items} | set(start.cars if start else [])
     recipe = dict(command=shlex.join(['carvana-train', *(a for a in sys.argv[1:] if a != '--resume')]), seed=seed, photos=len(train_items), loaded=start.recipe if start else None)
     score = dict(on=f'{len(choosing)} photos of {len({p.car for p in choosing})} validation cars that chose the epoch')
     stats = dict(mean=(0.498,) * 3, std=(0.502,) * 3) if net.arch.get('name') == 'efficientnet_lite0' else {}  # as its encoder saw ImageNet
-    ck = Checkpoint({}, net.arch, scale=scale, **stats, cars=sorted(cars), recipe=recipe, score=score)
-    dls = dataloaders(train_items, choosing, scale, crop, batch_size, device, seed, mean=ck.mean, std=ck.std)
+    ck = Checkpoint({}, net.arch, scale=scale, **stats, classes=['background', *classes], cars=sorted(cars), recipe=recipe, score=score)
+    dls = dataloaders(train_items, choosing, scale, crop, batch_size, device, seed, n_classes, mean=ck.mean, std=ck.std)
     metric = FullSizeDice(choosing, [sq.photo.shape[:2] for sq in dls.valid_ds.items if sq.index == 0], scale)
     with noted_signals() as signals:
         keep = KeepState(Path(output).with_suffix('.state'), settings, signals)
-        learn = RestartingLearner(dls, net, BCEDice(), metrics=metric, opt_func=adamw, splitter=encoder_and_rest,
+        learn = RestartingLearner(dls, net, BCEDice() if n_classes == 1 else CrossEntropyDice(), metrics=metric, opt_func=adamw, splitter=encoder_and_rest,
                                   cbs=[Bf16(), ChannelsLast(), KeepMemory(), StopAtNaN(), WeightAverage(), KeepBest(ck, output), keep])
         if accumulate > 1: learn.add_cb(GradientAccumulation(accumulate * batch_size))
         if keep.path.exists() and not resume:

@@ -10,7 +10,7 @@ cfg = ini['DEFAULT']
 pythons = ['3.11', '3.12', '3.13']
 stages = {'3': '3 - Alpha', '4': '4 - Beta', '5': '5 - Production/Stable'}
 
-extras = {name: cfg[f'{name}_requirements'].split() for name in ('train', 'crf', 'test')}
+extras = {name: cfg[f'{name}_requirements'].split() for name in ('train', 'crf', 'explore', 'test')}
 extras['dev'] = sum(extras.values(), [])
 
 setup(
@@ -34,7 +34,7 @@ setup(
     ],
     python_requires=f'>={cfg["min_python"]}',
     packages=find_packages(include=[cfg['lib_path'], cfg['lib_path'] + '.*']),
-    package_data={cfg['lib_path']: ['*.pth']},
+    package_data={cfg['lib_path']: ['*.pth', 'static/*']},
     install_requires=cfg['requirements'].split(),
     extras_require=extras,
     entry_points={

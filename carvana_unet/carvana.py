@@ -55,7 +55,8 @@ def pairs(
         if not part.is_dir(): raise CarvanaError(f'{part}: there is no such folder; give one that holds train/ and train_masks/')
     photos = {p.stem: p for p in (folder/'train').iterdir()
               if p.suffix.lower() in ('.jpg', '.jpeg', '.png') and not p.stem.endswith('_OUT')}
-    masks = {p.stem.removesuffix('_mask'): p for p in (folder/'train_masks').iterdir() if p.suffix.lower() in ('.gif', '.png')}
+    masks = {p.stem.removesuffix('_mask'): p for p in (folder/'train_masks').iterdir()
+             if p.suffix.lower() in ('.gif', '.png') and not p.stem.endswith('_OUT')}
     wrong = ([f'{photos[n]} has no mask {n}_mask.gif' for n in sorted(photos.keys() - masks.keys())] +
              [f'{masks[n]} has no photo {n}.jpg' for n in sorted(masks.keys() - photos.keys())])
     if wrong: raise CarvanaError('; '.join(wrong) + '; add the partner or remove the file')

@@ -10,7 +10,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from readme import PICTURE, ROOT, readme
 
-TRAINING = 'batches', 'training'  # the modules that may need more than the run-time packages
+TRAINING = 'batches', 'training', 'explorer'  # the modules that may need more than the run-time packages
 HEAVY = 'torch', 'numpy', 'PIL', 'scipy', 'fastai', 'matplotlib', 'IPython'
 PREDICT = '''
 import sys, carvana_unet
@@ -85,7 +85,7 @@ def empty(wheel, tmp_path_factory):
 
 def test_the_wheel_is_complete(wheel):
     with zipfile.ZipFile(wheel) as z: names = {n.split('/', 1)[1] for n in z.namelist()}
-    assert {p.name for p in (ROOT/'carvana_unet').glob('*.py')} | {'MODEL.pth', 'licenses/LICENSE'} <= names
+    assert {p.name for p in (ROOT/'carvana_unet').glob('*.py')} | {'MODEL.pth', 'static/explorer.js', 'static/explorer.css', 'licenses/LICENSE'} <= names
     assert wheel.stat().st_size < 28 * 2**20
 
 
@@ -115,7 +115,7 @@ def test_every_dynamic_field_is_filled(metadata):
 def test_the_requirements_cover_every_import(metadata):
     lines = metadata.get_all('Requires-Dist')
     base = requirements(l for l in lines if 'extra ==' not in l)
-    extra = requirements(l for l in lines if 'extra == "train"' in l or 'extra == "crf"' in l)
+    extra = requirements(l for l in lines if 'extra == "train"' in l or 'extra == "crf"' in l or 'extra == "explore"' in l)
     for file in (ROOT/'carvana_unet').glob('*.py'):
         tree = ast.parse(file.read_text(encoding='utf-8'))
         at_once = ast.Module([n for n in tree.body if not isinstance(n, (ast.FunctionDef, ast.ClassDef))], [])
@@ -126,7 +126,7 @@ def test_the_requirements_cover_every_import(metadata):
 def test_the_constraints_pin_every_requirement():
     pinned = requirements(l for l in (ROOT/'constraints.txt').read_text().splitlines() if not l.startswith('#'))
     config = Config(ROOT, 'settings.ini')
-    for key in 'requirements', 'train_requirements', 'crf_requirements', 'test_requirements':
+    for key in (f'{extra}requirements' for extra in ('', 'train_', 'crf_', 'explore_', 'test_')):
         for name, wanted in requirements(config[key].split()).items():
             version, = pinned[name].specifier
             assert version.operator == '==' and wanted.specifier.contains(version.version), name

@@ -1,0 +1,424 @@
+"The explorer as a reader uses it: in a real browser, on a saved page without a network and in JupyterLab with a kernel"
+import base64, io, json, os, shlex, shutil, socket, subprocess, sys, time, urllib.request
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from PIL import Image
+
+from carvana_unet.dice import boundary_error, dice
+from carvana_unet.explorer import MaskExplorer, eight_bits
+from carvana_unet.photos import read_mask, read_photo
+from carvana_unet.studio import studio_photo, write_studio
+
+CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
+FLAGS = '--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync --no-first-run'
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason='needs Chromium: apt-get install chromium')
+VIEWS = 'overlay photo mask cutout outline heat uncertainty difference'.split()
+COUNT_FRAMES = '''() => {  // how long each frame takes to draw, and when it does
+    const paint = explorer.paint;
+    window.drawn = [];
+    explorer.paint = () => {
+        const start = performance.now();
+        paint.call(explorer);
+        explorer.canvas.getContext('2d').getImageData(0, 0, 1, 1);  // waits until the pixels are there
+        drawn.push(performance.now() - start);
+    };
+}'''
+
+
+@pytest.fixture(scope='module')
+def browser():
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    "Three views of a studio car, with their masks"
+    return write_studio(tmp_path_factory.mktemp('explorer')/'studio', seeds=[10_001], views=(1, 2, 5), size=(320, 480))
+
+
+@pytest.fixture(scope='module')
+def saved(folder):
+    "The page of these, and the explorer that wrote it"
+    explorer = MaskExplorer(folder, scale=1, index=1, device='cpu')
+    return explorer.save(folder.parent/'explorer.html'), explorer
+
+
+@pytest.fixture
+def page(browser, saved):
+    "The saved page, opened without a network; nothing may be asked of one, and nothing may go wrong"
+    context = browser.new_context(viewport=dict(width=1200, height=900), accept_downloads=True, offline=True)
+    page, faults = watched(context)
+    page.on('request', lambda r: r.url.startswith(('file:', 'blob:', 'data:')) or faults.append(r.url))
+    page.goto(saved[0].as_uri())
+    page.wait_for_selector('[data-number=edge]')
+    yield page
+    context.close()
+    assert not faults
+
+
+def watched(context):
+    "A page and the list of its errors, filled as they come"
+    page, faults = context.new_page(), []
+    page.on('pageerror', lambda e: faults.append(str(e)))
+    page.on('console', lambda m: faults.append(m.text) if m.type == 'error' else None)
+    return page, faults
+
+
+def settle(page):
+    "Wait until what was done is drawn"
+    page.evaluate('() => new Promise(f => requestAnimationFrame(() => requestAnimationFrame(f)))')
+
+
+def number(page, name):
+    "The words that stand beside a number"
+    settle(page)
+    return page.locator(f'[data-number={name}]').inner_text()
+
+
+def shown(page):
+    "What the canvas shows: uint8 (h, w, 4)"
+    settle(page)
+    url = page.evaluate("document.querySelector('.carvana-explorer canvas').toDataURL()")
+    return np.array(Image.open(io.BytesIO(base64.b64decode(url.split(',')[1]))))
+
+
+def drag(page, place, start, end, steps=8):
+    "Hold the mouse at `start` and let go at `end`, both as shares of the width and height of `place`"
+    box = page.locator(place).bounding_box()
+    x, y, w, h = (box[k] for k in ('x', 'y', 'width', 'height'))
+    page.mouse.move(x + start[0] * w, y + start[1] * h)
+    page.mouse.down()
+    page.mouse.move(x + end[0] * w, y + end[1] * h, steps=steps)
+    page.mouse.up()
+
+
+def choose(page, key, value):
+    page.locator(f'[data-key={key}]').select_option(value)
+
+
+def test_the_threshold_follows_the_mouse(page, saved):
+    before, dice_before = shown(page), number(page, 'dice')
+    drag(page, '.plot', (.5, .5), (.9, .5))
+    t = page.evaluate("explorer.get('threshold')")
+    assert .85 < t < .95 and number(page, 'dice') != dice_before
+    assert (shown(page) != before).any()
+
+
+@pytest.mark.parametrize('t', (.1, .5, .9))
+def test_the_numbers_are_those_of_python(t, page, saved):
+    explorer = saved[1]
+    q, true = eight_bits(explorer.stages.probability(1, explorer.knobs)[0]['prob']), explorer.stages.truth(1)
+    page.evaluate(f"explorer.set('threshold', {t})")
+    page.wait_for_function("document.querySelector('[data-number=edge]').textContent != '...'")
+    mask = q > 255 * t
+    d = dice(mask, true)
+    assert number(page, 'dice') == f'{d:.5f}' and number(page, 'iou') == f'{d / (2 - d):.5f}'
+    assert number(page, 'edge') == f'{boundary_error(mask, true):.2f} px'
+    assert number(page, 'area').split()[0] == f'{mask.sum():,}'
+
+
+def test_the_mask_is_drawn_pixel_for_pixel(page, saved):
+    explorer = saved[1]
+    q = eight_bits(explorer.stages.probability(1, explorer.knobs)[0]['prob'])
+    choose(page, 'view', 'mask')
+    page.evaluate('explorer.zoomTo(3)')
+    picture = shown(page)[..., 0]
+    x, y = page.evaluate('[explorer.x, explorer.y]')
+    h, w = picture.shape
+    rows, cols = (np.floor(c - n / 2 / 3 + np.arange(n) / 3).astype(int) for c, n in ((y, h), (x, w)))
+    assert ((picture > 0) == (q > 127.5)[np.ix_(rows, cols)]).all()
+
+
+def test_only_what_changes_is_drawn_again(page):
+    for view, zoom in ('overlay', 1), ('difference', .7), ('mask', 5):
+        choose(page, 'view', view)
+        page.evaluate(f'explorer.zoomTo({zoom} * explorer.least)')
+        shown(page)
+        for t in .2, .9, .05, .5:
+            page.evaluate(f"explorer.set('threshold', {t})")
+            quick = shown(page)
+            page.evaluate('explorer.drawn = null; explorer.draw()')
+            assert (shown(page) == quick).all(), (view, t)
+
+
+def test_every_view_differs(page):
+    pictures = []
+    for view in VIEWS:
+        choose(page, 'view', view)
+        page.wait_for_timeout(300)
+        pictures.append(shown(page))
+    for i, a in enumerate(pictures): assert all((a != b).any() for b in pictures[:i]), VIEWS[i]
+
+
+def test_two_views_meet_at_the_split(page):
+    choose(page, 'view', 'mask')
+    whole = shown(page)
+    choose(page, 'other', 'heat')
+    half = shown(page)
+    middle = whole.shape[1] // 2
+    assert (half[:, :middle - 2] == whole[:, :middle - 2]).mean() > .999 and (half[:, middle + 2:] != whole[:, middle + 2:]).any()
+    drag(page, '.seam', (.5, .3), (-8, .3))
+    assert page.evaluate("explorer.get('split')") < .4
+    page.locator('.seam').press('ArrowRight')
+    assert page.locator('.seam').get_attribute('aria-valuenow') == str(round(100 * page.evaluate("explorer.get('split')")))
+
+
+def test_zoom_to_single_pixels_and_move(page):
+    fit = page.evaluate('explorer.zoom')
+    page.mouse.move(400, 300)
+    page.mouse.wheel(0, -300)
+    assert page.evaluate('explorer.zoom') == fit  # a page that is scrolled past does not zoom
+    page.mouse.click(400, 300)
+    for _ in range(30): page.mouse.wheel(0, -300)
+    page.wait_for_timeout(200)
+    assert page.evaluate('explorer.zoom') == 64
+    pixels = shown(page)
+    assert len(np.unique(pixels.reshape(-1, 4), axis=0)) < 600  # few and large
+    x = page.evaluate('explorer.x')
+    drag(page, '.carvana-explorer canvas', (.5, .5), (.2, .5))
+    assert page.evaluate('explorer.x') > x
+    page.keyboard.press('-')
+    assert 40 < page.evaluate('explorer.zoom') < 64
+    page.keyboard.press('0')
+    assert page.evaluate('explorer.zoom') == fit
+
+
+def test_arrows_and_space_turn_the_car(page):
+    page.locator('.carvana-explorer canvas').focus()
+    page.keyboard.press('ArrowRight')
+    assert page.evaluate("explorer.get('index')") == 2
+    page.keyboard.press('ArrowLeft')
+    page.keyboard.press(' ')
+    assert page.locator('[data-do=play]').inner_text() == 'Stop'
+    seen = set()
+    for _ in range(60):
+        seen.add(page.evaluate("explorer.get('index')"))
+        page.wait_for_timeout(50)
+    assert seen == {0, 1, 2}
+    page.keyboard.press(' ')
+    page.wait_for_timeout(300)
+    at = page.evaluate("explorer.get('index')")
+    page.wait_for_timeout(500)
+    assert page.evaluate("explorer.get('index')") == at
+
+
+def test_sort_by_the_worst(page, saved):
+    explorer = saved[1]
+    scores = [dice(eight_bits(explorer.stages.probability(i, explorer.knobs)[0]['prob']) > 127.5, explorer.stages.truth(i)) for i in range(3)]
+    choose(page, 'sort', 'dice')
+    assert page.evaluate('explorer.order') == list(np.argsort(scores))
+    assert page.locator('.thumb').first.locator('span').inner_text() == f'{min(scores):.4f}'
+
+
+def test_paint_undo_and_save(page):
+    before = number(page, 'area')
+    page.locator('[data-tool=brush]').click()
+    drag(page, '.carvana-explorer canvas', (.1, .1), (.3, .1))
+    painted = number(page, 'area')
+    assert painted != before
+    page.keyboard.press('Control+z')
+    assert number(page, 'area') == before
+    page.locator('[data-do=redo]').click()
+    assert number(page, 'area') == painted
+    with page.expect_download() as download: page.locator('[data-do=correction]').click()
+    assert download.value.suggested_filename.endswith('_02_corrected_OUT.png')
+    mask = read_mask(download.value.path())
+    assert f'{mask.sum():,}' == painted.split()[0] and mask.shape == (320, 480)
+    assert mask[32, 60:130].all()
+    page.locator('[data-tool=eraser]').click()
+    drag(page, '.carvana-explorer canvas', (.1, .1), (.3, .1))
+    with page.expect_download() as download: page.locator('[data-do=cutout]').click()
+    cut = np.array(Image.open(download.value.path()))
+    assert cut.shape == (320, 480, 4) and f'{(cut[..., 3] > 0).sum():,}' == number(page, 'area').split()[0]
+    assert not cut[32, 60:130, 3].any()
+
+
+def test_strokes_stay_with_their_photo(page):
+    page.locator('[data-tool=eraser]').click()
+    drag(page, '.carvana-explorer canvas', (.3, .6), (.6, .6))
+    painted = number(page, 'area')
+    page.locator('[data-do=next]').click()
+    page.wait_for_function("explorer.picture.frame.index == 2")
+    page.locator('[data-do=previous]').click()
+    page.wait_for_function("explorer.picture.frame.index == 1")
+    page.wait_for_timeout(100)
+    assert number(page, 'area') == painted
+
+
+def test_everything_has_a_name(page):
+    nameless = page.evaluate('''() => [...document.querySelectorAll('.carvana-explorer :is(button, input, select, canvas, [role])')]
+        .filter(n => !(n.getAttribute('aria-label') || n.textContent.trim() || n.closest('label')?.textContent.trim() || n.matches('[role=status]')))
+        .map(n => n.outerHTML)''')
+    assert not nameless
+    label = page.locator('.carvana-explorer canvas').get_attribute('aria-label')
+    assert label.startswith('e2902398994c_02.jpg: Overlay. Dice 0.') and '% car at threshold 0.500' in label
+
+
+@pytest.mark.parametrize('width', (1500, 700, 360))
+def test_it_fits_the_width(width, page):
+    page.set_viewport_size(dict(width=width, height=900))
+    page.wait_for_timeout(200)
+    assert page.evaluate('document.documentElement.scrollWidth <= innerWidth')
+
+
+def test_a_full_size_photo_is_redrawn_while_dragging(browser, tmp_path):
+    "Half of the frames in 50 ms and less, at 1918x1280"
+    folder = write_studio(tmp_path/'big', seeds=[10_001], views=(2,), size=(1280, 1918))
+    html = MaskExplorer(folder, device='cpu').save(tmp_path/'big.html')
+    page, faults = watched(browser)
+    page.set_viewport_size(dict(width=1300, height=950))
+    page.goto(html.as_uri())
+    page.wait_for_selector('[data-number=edge]')
+    page.wait_for_timeout(500)
+    page.evaluate(COUNT_FRAMES)
+    drag(page, '.plot', (.1, .5), (.9, .5), steps=60)
+    ms = np.array(page.evaluate('drawn'))
+    page.close()
+    assert not faults
+    print(f'{len(ms)} frames for 60 steps of the mouse, drawn in {np.median(ms):.1f} ms (median), {np.percentile(ms, 90):.1f} ms (90 %)')
+    assert len(ms) > 5 and np.median(ms) < 50
+
+
+LIVE = """
+from carvana_unet.explorer import MaskExplorer
+explorer = MaskExplorer('studio', model=['MODEL.pth', 'missing.pth'], scale=1, index=1, device='cpu')
+explorer
+"""
+
+
+@pytest.fixture(scope='module')
+def lab(folder, tmp_path_factory):
+    "JupyterLab on a free port, in a folder with a notebook and photos"
+    root = tmp_path_factory.mktemp('lab')
+    shutil.copytree(folder, root/'studio')
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(LIVE.strip()), nbformat.v4.new_code_cell('print(explorer.threshold)')])
+    nb.metadata.kernelspec = dict(name='python3', display_name='Python 3', language='python')
+    nbformat.write(nb, root/'explore.ipynb')
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
+    env = {k: v for k, v in os.environ.items() if k != 'CARVANA_PATH'}
+    env |= {f'JUPYTER_{k}_DIR': str(root/'.jupyter'/k) for k in ('CONFIG', 'DATA', 'RUNTIME')}
+    env |= dict(JUPYTERLAB_SETTINGS_DIR=str(root/'.jupyter/settings'), JUPYTERLAB_WORKSPACES_DIR=str(root/'.jupyter/workspaces'), IPYTHONDIR=str(root/'.ipython'))
+    words = ['-m', 'jupyterlab', '--no-browser', '--allow-root', f'--port={port}', '--ServerApp.port_retries=0', f'--ServerApp.root_dir={root}',
+             '--IdentityProvider.token=explore', '--LabApp.news_url=', '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate']
+    with open(root/'lab.log', 'w') as log: server = subprocess.Popen([sys.executable, *words], cwd=root, env=env, stdout=log, stderr=log)
+    url = f'http://127.0.0.1:{port}'
+    for _ in range(600):
+        try: urllib.request.urlopen(f'{url}/api?token=explore'); break
+        except OSError: time.sleep(.1)
+        assert server.poll() is None, (root/'lab.log').read_text()
+    yield url, root
+    server.terminate()
+    server.wait(30)
+
+
+@pytest.fixture(scope='module')
+def live(browser, lab):
+    "The explorer in JupyterLab, its notebook run; an error of its own in the console is one too many"
+    url, root = lab
+    context = browser.new_context(viewport=dict(width=1500, height=1100))
+    page, faults = watched(context)
+    page.goto(f'{url}/lab/tree/explore.ipynb?token=explore')
+    page.locator('.jp-Notebook .jp-Cell').first.wait_for(timeout=120_000)
+    page.wait_for_function("document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status === 'idle'", timeout=120_000)
+    page.get_by_role('menuitem', name='Run', exact=True).click()
+    page.get_by_role('menuitem', name='Run All Cells', exact=True).click()
+    page.locator('[data-number=edge]').wait_for(timeout=120_000)
+    yield page, root
+    context.close()
+    assert not [f for f in faults if 'explorer' in f or 'widget' in f.lower()], faults
+
+
+def wait_for(page, text):
+    "Until the explorer's line says so"
+    page.wait_for_function(f"document.querySelector('.carvana-explorer .status').textContent.includes({text!r})", timeout=120_000)
+
+
+def run_last(page, code):
+    "What the kernel prints when the last cell is run with this code"
+    cell = page.locator('.jp-Notebook .jp-CodeCell').last
+    cell.locator('.cm-content').click()
+    page.keyboard.press('Control+a')
+    page.keyboard.insert_text(code)
+    page.keyboard.press('Control+Enter')
+    page.wait_for_function("document.querySelector('.jp-Notebook-ExecutionIndicator').dataset.status === 'idle'")
+    page.wait_for_timeout(500)
+    return cell.locator('.jp-OutputArea-output').last.inner_text().strip()
+
+
+def test_live_threshold_reaches_python_and_back(live):
+    page, _ = live
+    before = number(page, 'dice')
+    page.locator('.plot').scroll_into_view_if_needed()
+    drag(page, '.plot', (.5, .5), (.8, .5))
+    assert number(page, 'dice') != before
+    t = float(page.locator('.threshold output').inner_text())
+    page.wait_for_timeout(500)
+    assert abs(float(run_last(page, 'print(explorer.threshold)')) - t) < .001
+    run_last(page, 'explorer.threshold = 0.5; print(1)')
+    assert number(page, 'dice') == before
+
+
+def test_live_knobs_run_the_network(live):
+    page, root = live
+    before = number(page, 'expected')
+    page.locator('[data-knob=scale]').fill('0.5')
+    page.locator('[data-knob=scale]').press('Enter')
+    page.wait_for_function(f"document.querySelector('[data-number=expected]').textContent != '{before}'", timeout=120_000)
+    page.locator('[data-knob=scale]').fill('1')
+    page.locator('[data-knob=scale]').press('Enter')
+    page.wait_for_function(f"document.querySelector('[data-number=expected]').textContent == '{before}'", timeout=120_000)
+
+
+def test_live_an_error_is_a_line(live):
+    page, _ = live
+    page.locator('[data-knob=model]').select_option('missing.pth')
+    wait_for(page, 'missing.pth: no such model')
+    assert page.locator('.status.error').count() == 1
+    page.locator('[data-knob=model]').select_option('MODEL.pth')
+    page.wait_for_function("document.querySelector('.carvana-explorer .status').textContent === ''", timeout=120_000)
+
+
+def test_live_the_command_makes_the_saved_mask(live):
+    page, root = live
+    page.locator('[data-do=mask]').click()
+    wait_for(page, '_02_OUT.png: written')
+    saved = root/page.locator('.status').inner_text().removesuffix(': written')
+    page.locator('[data-do=cli]').click()
+    words = shlex.split(page.locator('.status').inner_text())
+    subprocess.run([Path(sys.executable).parent/words[0], *words[1:], '-c', '-o', 'again.png'], cwd=root, check=True, timeout=300)
+    assert (read_mask(root/'again.png') == read_mask(saved)).all()
+    page.locator('[data-do=python]').click()
+    call = page.locator('.status').inner_text()
+    code = f"from carvana_unet import Predictor; from carvana_unet.photos import read_mask; print(({call} == read_mask('again.png')).all())"
+    assert run_last(page, code) == 'True'
+
+
+def test_live_sort_asks_for_every_photo(live):
+    page, _ = live
+    choose(page, 'sort', 'dice')
+    page.wait_for_function("[...document.querySelectorAll('.thumb span')].every(s => s.textContent.startsWith('0.'))", timeout=120_000)
+    scores = [float(s) for s in page.locator('.thumb span').all_inner_texts()]
+    assert len(scores) == 3 and scores == sorted(scores)
+    choose(page, 'sort', 'name')
+
+
+def test_live_a_correction_is_a_new_file(live):
+    page, root = live
+    page.locator('[data-tool=brush]').click()
+    page.locator('.stage').scroll_into_view_if_needed()
+    drag(page, '.carvana-explorer canvas', (.1, .1), (.3, .1))
+    page.locator('[data-do=correction]').click()
+    wait_for(page, '_02_mask_corrected_OUT.png: written')
+    new, = (root/'studio/train_masks').glob('*_corrected_OUT.png')
+    assert read_mask(new)[32, 60:130].all()
+    assert (read_mask(next((root/'studio/train_masks').glob('*_02_mask.gif'))) == studio_photo(10_001, 2, size=(320, 480))[1]).all()
+    page.locator('[data-do=undo]').click()

@@ -4,27 +4,32 @@
 
 # %% auto #0
 __all__ = ['Bf16', 'KeepMemory', 'FullSizeDice', 'KeepBest', 'WeightAverage', 'TrainingError', 'StopAtNaN', 'noted_signals',
-           'Stopped', 'KeepState', 'RestartingLearner', 'adamw', 'load_imagenet', 'new_net', 'encoder_and_rest',
-           'split_for_training', 'train']
+           'Stopped', 'KeepState', 'RestartingLearner', 'draw_curve', 'draw_worst', 'Pictures', 'adamw',
+           'load_imagenet', 'new_net', 'encoder_and_rest', 'split_for_training', 'prepare', 'tensorboard_callback',
+           'Accumulate', 'find_lr', 'share', 'train']
 
 # %% ../nbs/10_training.ipynb #5a7b68de
-import ctypes, random, shlex, signal, sys, threading, time, warnings
+import ctypes, random, shlex, signal, sys, tempfile, threading, time
 from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
 import torch
+from fastcore.meta import delegates
 from fastai.basics import Callback, CancelEpochException, Learner, Metric, set_seed
 from fastai.callback.channelslast import ChannelsLast
+from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import Learner  # with fit_one_cycle
 from fastai.callback.tracker import TrackerCallback
 from fastai.callback.training import GradientAccumulation
 from fastai.optimizer import OptimWrapper
+from fastai.torch_core import get_model, num_distrib, rank_distrib
+from matplotlib.figure import Figure
 from torch.optim.swa_utils import AveragedModel
 from .batches import dataloaders
 from .carvana import CarvanaError, Pair, pairs, read_cars, split_cars
 from .checkpoints import Checkpoint, load_checkpoint, save_checkpoint, write_atomically
 from .dice import BCEDice, CrossEntropyDice, dice
-from .photos import read_classes, read_mask
+from .photos import read_classes, read_mask, read_photo
 from .prediction import autocast, enlarge
 from .squares import merge
 from .unet import EncoderUNet, UNet, fastai_unet
@@ -77,7 +82,7 @@ class FullSizeDice(Metric):
     @property
     def of_classes(self): return [float(d) for d in np.mean(self.scores, 0)]
 
-    def reset(self): self.todo, self.scores = [], []
+    def reset(self): self.todo, self.scores, self.worst = [], [], []
 
     def accumulate(self, learn):
         logits = learn.pred.detach().float()
@@ -90,6 +95,8 @@ class FullSizeDice(Metric):
             prob = torch.stack([enlarge(p, true.shape, self.scale) for p in merge(squares, self.shapes[i])])
             said = (prob[0] > 0.5 if len(prob) == 1 else prob.argmax(0)).cpu().numpy()
             self.scores.append([dice(said == c, true == c) for c in range(1, max(2, len(prob)))])
+            small = (np.mean(self.scores[-1]), self.items[i], np.uint8(said[::4, ::4]), np.uint8(true[::4, ::4]))
+            self.worst = sorted([*self.worst, small], key=lambda w: w[0])[:6]
 
     def _squares(self, i): return -(-max(self.shapes[i]) // min(self.shapes[i]))
 
@@ -117,7 +124,7 @@ class KeepBest(TrackerCallback):
             weights = averaged.average.module.state_dict() if averaged else self.model.state_dict()
             self.ck.weights, self.ck.score['dice'] = weights, self.curve[-1]['dice']
             if len(self.ck.classes) > 2: self.ck.score['classes'] = dict(zip(self.ck.classes[1:], self.learn.metrics[0].of_classes))
-            save_checkpoint(self.ck, self.path)
+            if not rank_distrib(): save_checkpoint(self.ck, self.path)
 
     def state_dict(self) -> dict: # what a restart needs
         return dict(best=float(self.best), curve=self.curve, seconds=time.time() - self.start)
@@ -134,13 +141,13 @@ class WeightAverage(Callback):
     ): self.decay = decay
 
     def before_fit(self):
-        self.average = AveragedModel(self.model, avg_fn=self._toward, use_buffers=True)
+        self.average = AveragedModel(get_model(self.model), avg_fn=self._toward, use_buffers=True)
 
     def _toward(self, average, weight, n):
         if not average.is_floating_point(): return weight
         return average.lerp(weight, 1 - min(self.decay, (1 + float(n)) / (10 + float(n))))
 
-    def after_step(self): self.average.update_parameters(self.model)
+    def after_step(self): self.average.update_parameters(get_model(self.model))
     def before_validate(self): self.learn.model, self.trained = self.average.module.eval(), self.model
     def after_validate(self): self.learn.model = self.trained
 
@@ -205,7 +212,7 @@ class KeepState(Callback):
         state = self.state if hasattr(self, 'state') else None
         self.place = state['place'] if state else [0, 0]
         if not state: return
-        self.model.load_state_dict(state['model'])
+        get_model(self.model).load_state_dict(state['model'])
         self.learn.weight_average.average.load_state_dict(state['average'])
         self.opt.load_state_dict(dict(self.opt.state_dict(), state=state['opt']))  # its rates come from the schedule
         self.learn.keep_best.load_state_dict(state['best'])
@@ -218,7 +225,7 @@ class KeepState(Callback):
     def after_batch(self):
         if not self.training: return
         self.place = [self.epoch, self.first + self.iter + 1]
-        waiting = hasattr(self.learn, 'gradient_accumulation') and self.learn.gradient_accumulation.count
+        waiting = hasattr(self.learn, 'accumulate') and self.learn.accumulate.count
         if waiting or not (self.signals or time.time() - self.written > self.every): return
         self.write()
         if self.signals: raise Stopped(f'stopped after batch {self.place[1]} of epoch {self.epoch + 1}')
@@ -228,9 +235,9 @@ class KeepState(Callback):
         self.write()
 
     def write(self):
-        state = dict(settings=self.settings, place=self.place, model=self.model.state_dict(), opt=self.opt.state_dict()['state'],
+        state = dict(settings=self.settings, place=self.place, model=get_model(self.model).state_dict(), opt=self.opt.state_dict()['state'],
                      average=self.learn.weight_average.average.state_dict(), best=self.learn.keep_best.state_dict())
-        write_atomically(state, self.path)
+        if not rank_distrib(): write_atomically(state, self.path)
         self.written = time.time()
 
 class RestartingLearner(Learner):
@@ -239,6 +246,44 @@ class RestartingLearner(Learner):
     def _do_fit(self):
         for self.epoch in range(self.first_epoch, self.n_epoch):
             self._with_events(self._do_epoch, 'epoch', CancelEpochException)
+
+# %% ../nbs/10_training.ipynb #0be44a09
+def draw_curve(
+    curve: list[dict],  # per epoch: train_loss, valid_loss, dice
+    path: Path,         # .png
+):
+    "Losses and dice over the epochs"
+    fig = Figure((9, 3), layout='constrained')
+    losses, dices = fig.subplots(1, 2)
+    epochs = range(1, len(curve) + 1)
+    for name in ('train_loss', 'valid_loss'): losses.semilogy(epochs, [e[name] for e in curve], '.-', label=name)
+    dices.semilogy(epochs, [1 - e['dice'] for e in curve], 'C2.-')
+    losses.set(xlabel='epoch', ylabel='loss'); losses.legend()
+    dices.set(xlabel='epoch', ylabel='1 - dice at full size')
+    fig.savefig(path)
+
+def draw_worst(
+    worst: list[tuple], # dice, Pair, and class numbers said and true, each uint8 (H/4, W/4)
+    path: Path,         # .png
+):
+    "The worst photos with their errors"
+    rows = -(-len(worst) // 3)
+    fig = Figure((12, 3 * rows), layout='constrained')
+    for ax in (axes := fig.subplots(rows, 3, squeeze=False).flat): ax.axis('off')
+    for ax, (score, pair, said, true) in zip(axes, worst):
+        photo = read_photo(pair.photo, 4)[:true.shape[0], :true.shape[1]].copy()
+        wrong = said != true
+        photo[wrong] = np.where((true[wrong] == 0)[:, None], [[230, 159, 0]], [[0, 114, 178]])
+        ax.imshow(photo); ax.set_title(f'{pair.name}: {score:.4f}')
+    fig.savefig(path)
+
+class Pictures(Callback):
+    "After each epoch: `MODEL_curve.png`, and `MODEL_worst.png` with the worst validation photos, beside the model"
+    order = 80
+    def after_epoch(self):
+        keep, metric = self.learn.keep_best, self.learn.metrics[0]
+        draw_curve(keep.curve, keep.path.with_name(f'{keep.path.stem}_curve.png'))
+        draw_worst(metric.worst, keep.path.with_name(f'{keep.path.stem}_worst.png'))
 
 # %% ../nbs/10_training.ipynb #b7507a1b
 def adamw(
@@ -270,12 +315,13 @@ def new_net(
     width: int = 16,            # channels at full resolution, where it has a say
     depth: int = 5,             # how often a plain `unet` halves the picture
     n_classes: int = 1,         # 1: car or not
+    bilinear: bool = True,      # bilinear up-sampling, or else transposed convolutions
     pretrained: bool = True,    # an encoder's ImageNet weights, or chance
 ) -> torch.nn.Module:
     "A network to train; raises `TrainingError` where pretrained weights cannot be had"
-    if name == 'unet': return UNet(n_classes=n_classes, width=width, depth=depth)
+    if name == 'unet': return UNet(n_classes=n_classes, width=width, depth=depth, bilinear=bilinear)
     if name == 'efficientnet_lite0':
-        net = EncoderUNet(n_classes, width)
+        net = EncoderUNet(n_classes, width, bilinear)
         if pretrained: load_imagenet(net)
         return net
     try: return fastai_unet(name, n_classes, pretrained)
@@ -311,52 +357,130 @@ def split_for_training(
     return train + [p for more in rest for p in more if p.car not in cars], choosing
 
 # %% ../nbs/10_training.ipynb #51dd1c07
-def train(
+def prepare(
     folders: list,                  # training data in Kaggle's layout; the first folder holds the validation cars
-    output: str | Path = 'MODEL.pth',   # where the best epoch is written
-    epochs: int = 5,                # times that every square is shown
     batch_size: int = 8,            # squares a step
-    lr: float = 3e-3,               # highest learning rate of the cycle
     scale: float = 0.5,             # of the network, in (0, 1]
     arch: str = 'unet',             # or `efficientnet_lite0`, or a backbone of torchvision or timm
     pretrained: bool = True,        # begin an encoder with its ImageNet weights
     width: int = 16,                # channels of the U-Net at full resolution
     depth: int = 5,                 # how often the U-Net halves the picture
+    bilinear: bool = True,          # bilinear up-sampling, or else transposed convolutions
     crop: int = 384,                # side of a random crop from each square, pixels at the network's scale; 0: the whole square
+    augment: list | tuple = ('light',), # besides crop and flip: names of `AUGMENTATIONS`
+    boundary: float = 0.,           # additional weight of pixels about the outline
     valid: str | Path | None = None,    # text file of validation cars
     load: str | Path | None = None, # checkpoint to start from, which then gives the network
     accumulate: int = 1,            # batches whose gradients make one step
     classes: list | tuple = ('car',),   # names of what masks hold; more than one: masks are PNGs of numbers, 0 for the background
-    resume: bool = False,           # go on with an unfinished training of the same output
     device: str | None = None,      # None: a GPU if there is one
     seed: int = 0,                  # of weights, order and augmentation
-) -> Checkpoint:                    # the best epoch's
-    "Train a U-Net with AdamW on one cycle and keep the best epoch by dice at full size; raises `TrainingError`"
-    settings = {k: str(v) for k, v in locals().items() if k not in ('output', 'resume', 'device')}
+) -> tuple[Learner, Checkpoint]:    # the learner, and a checkpoint that wants weights
+    "A learner with everything that makes it learn, and nothing that writes files; raises `TrainingError`"
     device, n_classes = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu')), len(classes) + (len(classes) > 1)
     start = load_checkpoint(load) if load else None
     train_items, choosing = split_for_training(folders, valid)
     set_seed(seed, reproducible=True)
-    net = (start.net() if start else new_net(arch, width, depth, n_classes, pretrained)).train()
+    net = (start.net() if start else new_net(arch, width, depth, n_classes, bilinear, pretrained)).train()
     if (made_for := net.arch['n_classes']) != n_classes:
         raise TrainingError(f'{load}: has {made_for} outputs, and {n_classes} are needed; leave out --load, or give the same --classes')
     cars = {p.car for p in train_items} | set(start.cars if start else [])
-    recipe = dict(command=shlex.join(['carvana-train', *(a for a in sys.argv[1:] if a != '--resume')]), seed=seed, photos=len(train_items), loaded=start.recipe if start else None)
+    command = shlex.join(['carvana-train', *(a for a in sys.argv[1:] if a != '--resume')])
+    recipe = dict(command=command, seed=seed, photos=len(train_items), loaded=start.recipe if start else None)
     score = dict(on=f'{len(choosing)} photos of {len({p.car for p in choosing})} validation cars that chose the epoch')
     stats = dict(mean=(0.498,) * 3, std=(0.502,) * 3) if net.arch.get('name') == 'efficientnet_lite0' else {}  # as its encoder saw ImageNet
     ck = Checkpoint({}, net.arch, scale=scale, **stats, classes=['background', *classes], cars=sorted(cars), recipe=recipe, score=score)
-    dls = dataloaders(train_items, choosing, scale, crop, batch_size, device, seed, n_classes, mean=ck.mean, std=ck.std)
-    metric = FullSizeDice(choosing, [sq.photo.shape[:2] for sq in dls.valid_ds.items if sq.index == 0], scale)
+    dls = dataloaders(train_items, choosing, scale, crop, batch_size, device, seed, n_classes, augment=augment, mean=ck.mean, std=ck.std)
+    metric = FullSizeDice(choosing, [sq.hw for sq in dls.valid_ds.items if sq.index == 0], scale)
+    learn = RestartingLearner(dls, net, BCEDice(boundary) if n_classes == 1 else CrossEntropyDice(), metrics=metric, opt_func=adamw,
+                              splitter=encoder_and_rest, cbs=[Bf16(), ChannelsLast(), KeepMemory(), StopAtNaN()])
+    if accumulate > 1: learn.add_cb(Accumulate(accumulate * batch_size))
+    return learn, ck
+
+# %% ../nbs/10_training.ipynb #826f5b7e
+def tensorboard_callback(
+    folder: str | Path, # for the logs
+) -> Callback:
+    "fastai's TensorBoardCallback; raises `TrainingError` where TensorBoard is not installed"
+    try: from fastai.callback.tensorboard import TensorBoardCallback
+    except ModuleNotFoundError: raise TrainingError('--tensorboard: tensorboard is not installed; pip install tensorboard') from None
+    return TensorBoardCallback(folder, trace_model=False, log_preds=False)
+
+# %% ../nbs/10_training.ipynb #adbf7554
+class Accumulate(GradientAccumulation):
+    "Add up gradients over `n_acc` squares, at the learning rate of the first batch among them"
+    def before_batch(self):
+        dl = self.dls.train
+        first = dl.start + self.iter - self.count // dl.bs
+        self.learn.pct_train = (self.epoch + first / len(dl)) / self.n_epoch
+
+# %% ../nbs/10_training.ipynb #8a7ba8df
+def find_lr(
+    learn: Learner,             # as `prepare` makes it; stays as it is
+    picture: str | Path | None = None,  # .png for the plot of loss over rate
+    steps: int = 100,           # to be tried
+) -> float:                     # a good highest rate for one cycle
+    "fastai's `lr_find`, in the valley of the loss"
+    with tempfile.TemporaryDirectory() as folder:
+        learn.path = Path(folder)
+        with learn.no_bar(): found = learn.lr_find(end_lr=1, num_it=steps, show_plot=False).valley
+    if picture:
+        fig = Figure((5, 3), layout='constrained')
+        ax = fig.subplots()
+        ax.semilogx(learn.recorder.lrs, learn.recorder.losses)
+        ax.axvline(found, color='C1'); ax.set(xlabel='learning rate', ylabel='loss', title=f'valley at {found:.1e}')
+        fig.savefig(picture)
+    return found
+
+# %% ../nbs/10_training.ipynb #70540d0c
+def share(
+    learn: Learner, # as `prepare` makes it
+):
+    "Under `torchrun` or `accelerate launch`: fastai's DistributedTrainer, with batches dealt out by `SeededDL`; else nothing"
+    if not num_distrib(): return
+    try: from fastai.distributed import DistributedTrainer
+    except ImportError: raise TrainingError('several processes: accelerate is not installed; pip install accelerate') from None
+    class Dealt(DistributedTrainer):
+        def _wrap_dl(self, dl):
+            dl.rank, dl.world = rank_distrib(), num_distrib()
+            return dl
+    learn.add_cb(Dealt(sync_bn=False, cpu=learn.dls.device.type == 'cpu'))
+    if rank_distrib(): learn.remove_cb(ProgressCallback)
+
+# %% ../nbs/10_training.ipynb #ac59f97a
+@delegates(prepare)
+def train(
+    folders: list,                  # training data in Kaggle's layout; the first folder holds the validation cars
+    output: str | Path = 'MODEL.pth',   # where the best epoch is written
+    epochs: int = 5,                # times that every square is shown
+    lr: float = 3e-3,               # highest learning rate of the cycle; an encoder's is a third of it
+    resume: bool = False,           # go on with an unfinished training of the same output
+    tensorboard: str | Path | None = None,  # folder for TensorBoard's logs
+    **kwargs,
+) -> Checkpoint:                    # the best epoch's
+    "Train with AdamW on one cycle and keep the best epoch by dice at full size; raises `TrainingError`"
+    settings = dict(folders=str(folders), epochs=epochs, lr=lr, **{k: str(v) for k, v in kwargs.items() if k != 'device'})
+    learn, ck = prepare(folders, **kwargs)
     with noted_signals() as signals:
         keep = KeepState(Path(output).with_suffix('.state'), settings, signals)
-        learn = RestartingLearner(dls, net, BCEDice() if n_classes == 1 else CrossEntropyDice(), metrics=metric, opt_func=adamw, splitter=encoder_and_rest,
-                                  cbs=[Bf16(), ChannelsLast(), KeepMemory(), StopAtNaN(), WeightAverage(), KeepBest(ck, output), keep])
-        if accumulate > 1: learn.add_cb(GradientAccumulation(accumulate * batch_size))
         if keep.path.exists() and not resume:
             raise TrainingError(f'{keep.path}: a training that is not finished; go on with --resume, or delete it to begin anew')
         keep.state = keep.load()
         if keep.state: learn.first_epoch = keep.state['place'][0]
+        learn.add_cbs([WeightAverage(), KeepBest(ck, output), keep])
+        if not rank_distrib(): learn.add_cb(Pictures())
+        if tensorboard: learn.add_cb(tensorboard_callback(tensorboard))
+        share(learn)
         try: learn.fit_one_cycle(epochs, slice(lr / 3, lr))
         except Stopped as e: raise Stopped(f'{e}; go on with the same command and --resume') from None
+        except torch.OutOfMemoryError:
+            size = kwargs.get('batch_size', 8)
+            if size == 1: raise
+        else:
+            keep.path.unlink(missing_ok=True)
+            return ck
+    del learn
+    kwargs.update(batch_size=size // 2, accumulate=2 * kwargs.get('accumulate', 1))
+    print(f"out of memory: going on with batches of {size // 2}, {kwargs['accumulate']} to a step")
     keep.path.unlink(missing_ok=True)
-    return ck
+    return train(folders, output, epochs, lr, False, tensorboard, **kwargs)

@@ -83,3 +83,71 @@ def test_interrupted(folder):
     assert again.returncode and 'not finished; go on with --resume' in err
     assert start(folder, 'interrupted.pth', '--resume').wait(300) == 0
     same_model(folder/'whole.pth', folder/'interrupted.pth')
+
+
+LOSSES = '''
+import sys
+from fastai.basics import Callback
+from carvana_unet import training
+
+class Losses(Callback):
+    "Loss of every training batch, as `rank number loss`"
+    order = 95
+    def after_batch(self):
+        if self.training:
+            dl = self.dls.train
+            with open(f'{sys.argv[1]}.{dl.rank}', 'a') as f: print(self.iter * dl.world + dl.rank, float(self.loss), file=f)
+
+old = training.prepare
+def prepare(*args, **kwargs):
+    learn, ck = old(*args, **kwargs)
+    learn.add_cb(Losses())
+    return learn, ck
+training.prepare = prepare
+training.train(['studio'], f'{sys.argv[1]}.pth', accumulate=int(sys.argv[2]), **{options})
+'''
+
+
+def losses(folder: Path, name: str) -> dict:
+    "Loss by number of the batch, from the files of all processes"
+    lines = [line.split() for file in folder.glob(f'{name}.[01]') for line in file.read_text().splitlines()]
+    return {int(number): float(loss) for number, loss in lines}
+
+
+def test_two_processes_train_as_one(folder):
+    "Two processes share the batches; one that adds up the gradients of two batches has the same losses"
+    options = {**OPTIONS, 'epochs': 1, 'batch_size': 3}
+    (folder/'losses.py').write_text(LOSSES.replace('{options}', repr(options)))
+    env = {**os.environ, 'XDG_CACHE_HOME': str(folder), 'OMP_NUM_THREADS': '1'}
+    run = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', 'losses.py', 'two', '1']
+    subprocess.run(run, cwd=folder, env=env, check=True, timeout=300, capture_output=True)
+    subprocess.run([sys.executable, 'losses.py', 'one', '2'], cwd=folder, env=env, check=True, timeout=300, capture_output=True)
+    one, two = losses(folder, 'one'), losses(folder, 'two')
+    assert len(two) >= 6 and two.keys() <= one.keys()
+    assert [two[n] for n in sorted(two)] == pytest.approx([one[n] for n in sorted(two)], rel=2e-3)
+    a, b = (load_checkpoint(folder/f'{name}.pth').weights for name in ('one', 'two'))
+    learnt = [k for k in a if k.endswith(('.weight', '.bias'))]  # running statistics see other batches
+    assert all(torch.allclose(a[k].float(), b[k].float(), atol=5e-3) for k in learnt)
+
+
+def test_out_of_memory_halves_the_batch(folder, tmp_path, monkeypatch, capsys):
+    "Batches are halved until they fit, and their gradients added up to the same step"
+    from carvana_unet import training
+    from carvana_unet.unet import UNet
+    monkeypatch.setenv('XDG_CACHE_HOME', str(folder))
+    forward, sizes = UNet.forward, []
+
+    def little_memory(self, x):
+        sizes.append(len(x))
+        if self.training and len(x) > 2: raise torch.OutOfMemoryError('CUDA out of memory')
+        return forward(self, x)
+
+    monkeypatch.setattr(UNet, 'forward', little_memory)
+    training.train([folder/'studio'], tmp_path/'small.pth', **{**OPTIONS, 'epochs': 1, 'batch_size': 8})
+    assert 'out of memory: going on with batches of 2, 4 to a step' in capsys.readouterr().out
+    assert sizes[:3] == [8, 4, 2] and load_checkpoint(tmp_path/'small.pth').score['dice'] >= 0
+
+
+def test_pictures_beside_the_model(folder):
+    "The curve and the worst photos, drawn while it runs"
+    for kind in ('curve', 'worst'): assert (folder/f'whole_{kind}.png').stat().st_size > 1000

@@ -96,7 +96,7 @@ def test_the_wheel_predicts(empty, tmp_path):
     assert not {'fastai', 'matplotlib', 'IPython', 'nbdev'} & set(modules)
 
 
-@pytest.mark.parametrize('name', 'predict train score demo'.split())
+@pytest.mark.parametrize('name', 'predict train score doctor demo'.split())
 def test_the_wheel_has_its_commands(name, empty, tmp_path):
     assert f'usage: carvana-{name}' in output(empty/'bin'/f'carvana-{name}', '-h', cwd=tmp_path)
 

@@ -7,8 +7,8 @@ __all__ = ['threshold', 'scale', 'positive', 'weight', 'count', 'size', 'PICTURE
            'warn', 'command', 'checked', 'predict_parser', 'photos_in', 'expand', 'refuse_overwriting', 'outputs_for',
            'can_show', 'predict_photo', 'predict_photos', 'predict', 'train_parser', 'check_training', 'program',
            'use_it', 'train_function', 'find_rate', 'train', 'score_parser', 'chosen_pairs', 'refuse_trained',
-           'standard_error', 'score_table', 'score', 'doctor_parser', 'tell', 'doctor', 'demo_parser', 'unseen_seeds',
-           'save_pictures', 'demo_studio', 'demo']
+           'standard_error', 'score_table', 'score', 'doctor_parser', 'tell', 'doctor', 'submit_parser', 'processes',
+           'made_with', 'submit', 'demo_parser', 'unseen_seeds', 'save_pictures', 'demo_studio', 'demo']
 
 # %% ../nbs/15_cli.ipynb #75b2767e
 import argparse, functools, itertools, os, shlex, shutil, sys, warnings
@@ -464,6 +464,82 @@ def doctor(
         written, left = fix(args.data, args.fix, found)
         print(f'{args.fix}: {written} pairs written, {left} pairs left out')
     if any(f.fault for f in found): raise SystemExit(1)
+
+# %% ../nbs/15_cli.ipynb #749c1663
+def submit_parser() -> argparse.ArgumentParser:
+    "The command line of `carvana-submit`"
+    p = argparse.ArgumentParser(description='Predict a folder of test photos and write a verified submission. '
+        'Run the same command again to go on after an interruption.',
+        formatter_class=argparse.RawDescriptionHelpFormatter, epilog="""examples:
+  %(prog)s data/test --sample data/sample_submission.csv
+  %(prog)s data/test -o best.csv.gz              compressed
+  torchrun --standalone --nproc-per-node 2 --no-python %(prog)s data/test
+                                                       two processes, each with a GPU of its own
+  RANK=0 WORLD_SIZE=2 %(prog)s data/test         the first of two machines with a common folder""")
+    p.add_argument('folder', metavar='FOLDER', type=Path, help='test photos')
+    p.add_argument('--output', '-o', metavar='FILE', type=Path, default=Path('SUBMISSION.csv'),
+        help='submission, .csv or .csv.gz (default: %(default)s)')
+    p.add_argument('--sample', metavar='FILE', type=Path,
+        help="Kaggle's sample submission: which photos, in which order (default: all in FOLDER, by name)")
+    p.add_argument('--model', '-m', metavar='FILE', default='MODEL.pth',
+        help='checkpoint, looked for in the working folder, then in the package (default: %(default)s)')
+    p.add_argument('--cpu', '-c', action='store_true', help='do not use the GPU')
+    p.add_argument('--mask-threshold', '-t', metavar='P', type=threshold,
+        help='probability from which on a pixel is car (default: as the checkpoint says)')
+    p.add_argument('--scale', '-s', metavar='S', type=scale,
+        help='scale of the photo before the network (default: as the checkpoint says)')
+    crf = p.add_mutually_exclusive_group()
+    crf.add_argument('--crf', action='store_true', default=None, help='refine with the dense CRF (default: as the checkpoint says)')
+    crf.add_argument('--no-crf', '-r', action='store_false', dest='crf', help='do not')
+    p.add_argument('--tta', action='store_true', help='predict the mirrored photo, too, and take the mean: twice the time')
+    p.add_argument('--squares', action='store_true', help='predict overlapping squares instead of the whole photo')
+    p.add_argument('--max-memory', metavar='GB', type=positive, default=1.5,
+        help='for a photo; a larger one is done in tiles (default: %(default)s)')
+    return p
+
+# %% ../nbs/15_cli.ipynb #3177bd46
+def processes() -> tuple[int, int, int]: # rank, rank on this machine, world size
+    "Which of how many processes this one is, as `RANK`, `LOCAL_RANK` and `WORLD_SIZE` say"
+    told = [os.environ.get(name, default) for name, default in [('RANK', '0'), ('LOCAL_RANK', '0'), ('WORLD_SIZE', '1')]]
+    if not all(t.isdecimal() for t in told): stop(f'RANK, LOCAL_RANK and WORLD_SIZE are {", ".join(told)}; set whole numbers')
+    return tuple(map(int, told))
+
+# %% ../nbs/15_cli.ipynb #e08bd8ed
+def made_with(
+    predictor: object, # a `Predictor`
+    model: Path,       # its file
+) -> dict: # in JSON's types
+    "What masks depend on, for a submission that must not mix them"
+    import hashlib
+    names = 'threshold', 'scale', 'tta', 'squares', 'max_memory'
+    return dict(model=hashlib.sha256(model.read_bytes()).hexdigest()[:16], **{n: getattr(predictor, n) for n in names},
+                crf=predictor.crf and vars(predictor.crf))
+
+# %% ../nbs/15_cli.ipynb #f5a6d5e7
+@command
+def submit(
+    argv: list[str] | None = None, # words of the command line; None: those of this process
+):
+    "Write a verified submission, or go on with one (`carvana-submit`)"
+    args = submit_parser().parse_args(argv)
+    rank, local_rank, world_size = processes()
+    from carvana_unet import submission
+    submission.expected_names(args.folder, args.sample)
+    import torch
+    from carvana_unet.checkpoints import find_model
+    from carvana_unet.prediction import Predictor
+    gpus = 0 if args.cpu else torch.cuda.device_count()
+    predictor = Predictor(args.model, device=f'cuda:{local_rank % gpus}' if gpus else 'cpu' if args.cpu else None,
+                          scale=args.scale, threshold=args.mask_threshold, tta=args.tta, squares=args.squares, crf=args.crf,
+                          max_memory=args.max_memory)
+    def masks(photos):
+        for photo, found in predictor.stream(photos, workers=4 if gpus else 1):
+            yield photo, found if isinstance(found, Exception) else found.mask
+    made = submission.submit(args.folder, predictor.mask, args.output, args.sample, made_with(predictor, find_model(args.model)),
+                             rank, world_size, masks, progress=rank == 0)
+    if made: print(f"{args.output}: {made['rows']:,} rows, {made['bytes'] / 1e6:,.1f} MB, verified")
+    else: print(f'rank {rank} of {world_size}: its share is done; the last one to be done writes {args.output}. '
+                'If none is running any more, run the command again')
 
 # %% ../nbs/15_cli.ipynb #17a10868
 def demo_parser() -> argparse.ArgumentParser:

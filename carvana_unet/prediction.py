@@ -7,7 +7,7 @@ __all__ = ['OVERLAP', 'STEP', 'shrink', 'enlarge', 'has_bf16', 'autocast', 'fold
            'PredictionError', 'chosen_crf', 'Predictor', 'Small', 'car', 'overlapped', 'evaluate']
 
 # %% ../nbs/08_prediction.ipynb #b5ddfebb
-import math, time, warnings
+import copy, itertools, math, time, warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +21,7 @@ from PIL import Image
 import torch
 from torch import nn
 import torch.nn.functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from fastcore.basics import patch
 from .carvana import Pair
 from .checkpoints import Checkpoint, find_model, load_checkpoint
@@ -71,10 +72,14 @@ def autocast(
 def fold(
     net: nn.Module,     # in eval mode
 ) -> nn.Module:         # a copy that computes the same
-    "Fold every BatchNorm into the convolution before it, if `torch.fx` can trace the network"
-    from torch.fx.experimental.optimization import fuse
-    try: return fuse(net)
-    except Exception: return net  # a forward with branches that depend on the picture, say
+    "Fold every BatchNorm that follows a convolution in a `Sequential` into it"
+    net = copy.deepcopy(net)
+    for part in net.modules():
+        if not isinstance(part, nn.Sequential): continue
+        for i, (conv, norm) in enumerate(itertools.pairwise(part)):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                part[i], part[i + 1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
+    return net
 
 # %% ../nbs/08_prediction.ipynb #a6c0b306
 @torch.inference_mode()
@@ -194,8 +199,10 @@ class Predictor:
         if not 0 < self.threshold < 1: raise ValueError(f'threshold {self.threshold}: has to be between 0 and 1')
         self.tta, self.squares, self.max_memory = tta, squares, max_memory
         self.crf = chosen_crf(crf, self.checkpoint.crf)
-        self.dtype = torch.bfloat16 if has_bf16(self.device) else torch.float32
-        self.net = fold(self.checkpoint.net()).to(self.device, self.dtype, memory_format=torch.channels_last).eval()
+        net = fold(self.checkpoint.net())
+        folded = not any(isinstance(m, nn.BatchNorm2d) for m in net.modules())
+        self.dtype = torch.bfloat16 if folded and has_bf16(self.device) else torch.float32
+        self.net = net.to(self.device, self.dtype, memory_format=torch.channels_last).eval()
 
 # %% ../nbs/08_prediction.ipynb #2fd5b762
 class Small(NamedTuple):
@@ -229,7 +236,7 @@ def look(self: Predictor,
     if self.device.type == 'cuda': x = x.pin_memory().to(self.device, non_blocking=True)
     mean, std = (torch.tensor(v, device=self.device) for v in (self.checkpoint.mean, self.checkpoint.std))
     x = ((x / 255 - mean) / std).to(self.dtype).permute(2, 0, 1)[None]
-    logits = self.net(x)[0].float()
+    with autocast(self.device): logits = self.net(x)[0].float()  # a BatchNorm that is left computes in float32
     return logits.sigmoid_() if len(logits) == 1 else logits.softmax(0)
 
 # %% ../nbs/08_prediction.ipynb #d52f8aa7

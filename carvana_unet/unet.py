@@ -74,7 +74,7 @@ class UNet(nn.Module):
 
 # %% ../nbs/04_unet.ipynb #d2e27382
 class SameConv(nn.Conv2d):
-    "A convolution without bias and with TensorFlow's padding: (N, n_in, H, W) to (N, n_out, ceil(H/stride), ceil(W/stride))"
+    "A convolution with TensorFlow's padding, without bias until a BatchNorm is folded into it: (N, n_in, H, W) to (N, n_out, ceil(H/stride), ceil(W/stride))"
     def __init__(self,
         n_in: int,          # channels that come in
         n_out: int,         # channels that go out
@@ -89,8 +89,8 @@ class SameConv(nn.Conv2d):
         in_float32 = self.training and self.groups > 1 and x.device.type == 'cpu'
         with torch.autocast('cpu', enabled=False) if in_float32 else nullcontext():
             if in_float32: x = x.float()
-            if stride == 1: return F.conv2d(x, self.weight, padding=size // 2, groups=self.groups)
-            return F.conv2d(F.pad(x, [n for e in extra for n in (e // 2, e - e // 2)]), self.weight, stride=stride, groups=self.groups)
+            if stride == 1: return F.conv2d(x, self.weight, self.bias, padding=size // 2, groups=self.groups)
+            return F.conv2d(F.pad(x, [n for e in extra for n in (e // 2, e - e // 2)]), self.weight, self.bias, stride, groups=self.groups)
 
 # %% ../nbs/04_unet.ipynb #a76120bf
 def conv_norm(

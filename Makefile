@@ -1,6 +1,7 @@
 # Each command sets up what it needs by itself, in .venv, once and again when settings.ini or constraints.txt change.
 #   make demo [PHOTO=mine.jpg]   cut a few synthetic cars, or the car of a photo, out of the background
 #   make test                    every notebook and everything in tests/, once
+#   make soak                    the long form of the tests that kill a submission: at every line, and 150 times at random
 #   make lab                     JupyterLab, opened on the notebooks
 #   make readme                  README.md and its picture, from nbs/index.ipynb
 VENV ?= .venv
@@ -17,7 +18,7 @@ ifneq ($(CARVANA_PATH),)
   export CARVANA_PATH
 endif
 
-.PHONY: demo test lab readme
+.PHONY: demo test soak lab readme
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/run-time
@@ -25,6 +26,9 @@ demo: $(VENV)/run-time
 
 test: $(VENV)/development
 	@MPLBACKEND=agg $(BIN)/python -m pytest tests
+
+soak: $(VENV)/development
+	@SOAK=1 MPLBACKEND=agg $(BIN)/python -m pytest tests/test_submission.py
 
 lab: $(VENV)/development
 	@$(BIN)/jupyter lab nbs

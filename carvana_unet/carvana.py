@@ -118,14 +118,14 @@ FAULTS = dict(
     same_photo='keep one of them',
     same_mask='give each photo its own mask')
 REMARKS = dict(
-    dark='nothing, it is read as it is meant; other programs show it black',
-    color='nothing, it is read as it is meant; a grey PNG is smaller',
+    dark='it is read as it is meant; other programs show it black',
+    color='it is read as it is meant; a grey PNG is smaller',
     classes='train with --classes, if that is what they are',
-    soft='nothing, from half the full level on a pixel counts as car',
-    upright='nothing, it is turned when read; other programs may not turn it',
+    soft='from half the full level on a pixel counts as car',
+    upright='it is turned when read; other programs may not turn it',
     share='look whether it is drawn right; a Carvana car fills 9 to 41 %',
     sizes='train with --crop, which makes photos of several sizes alike',
-    views='nothing, if they are missing on purpose')
+    views='fine if they are left out on purpose')
 
 # %% ../nbs/02_carvana.ipynb #e614babc
 class Finding(NamedTuple):

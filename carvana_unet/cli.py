@@ -6,14 +6,16 @@
 __all__ = ['threshold', 'scale', 'positive', 'weight', 'count', 'size', 'PICTURES', 'WRITERS', 'stop', 'one_line', 'known',
            'warn', 'command', 'checked', 'predict_parser', 'photos_in', 'expand', 'refuse_overwriting', 'outputs_for',
            'can_show', 'predict_photo', 'predict_photos', 'predict', 'train_parser', 'check_training', 'program',
-           'use_it', 'train_function', 'find_rate', 'train', 'score_parser', 'chosen_pairs', 'refuse_trained',
-           'standard_error', 'score_table', 'score', 'doctor_parser', 'tell', 'doctor', 'submit_parser', 'processes',
-           'made_with', 'submit', 'demo_parser', 'unseen_seeds', 'save_pictures', 'demo_studio', 'demo']
+           'use_it', 'train_function', 'find_rate', 'train', 'score_parser', 'chosen_cars', 'chosen_pairs',
+           'refuse_trained', 'score_model', 'score_file', 'score_folds', 'doubtful', 'score', 'doctor_parser', 'tell',
+           'doctor', 'submit_parser', 'processes', 'made_with', 'submit', 'demo_parser', 'unseen_seeds',
+           'save_pictures', 'demo_studio', 'demo']
 
 # %% ../nbs/15_cli.ipynb #75b2767e
 import argparse, functools, itertools, os, shlex, shutil, sys, warnings
+from importlib.util import find_spec
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 
 # %% ../nbs/15_cli.ipynb #e081225b
 def stop(
@@ -345,33 +347,55 @@ def train(
 def score_parser() -> argparse.ArgumentParser:
     "The command line of `carvana-score`"
     p = argparse.ArgumentParser(description='Mean dice per photo, at full size, on cars the model was not trained on.',
-        epilog='example: %(prog)s MODEL.pth data --cars data/valid_cars.txt --last 10')
-    p.add_argument('model', metavar='MODEL', help='checkpoint, looked for in the working folder, then in the package')
-    p.add_argument('data', metavar='DATA', help="folder with photos and masks in Kaggle's layout")
+        formatter_class=argparse.RawDescriptionHelpFormatter, epilog="""examples:
+  %(prog)s MODEL.pth data --cars data/valid_cars.txt --last 10
+  %(prog)s MODEL.pth data --tta --crf --html score.html   what test-time augmentation and the CRF add
+  %(prog)s SUBMISSION.csv train_masks.csv                 scores a file instead of a model
+  %(prog)s data --folds 5 --audit 20 --html audit.html    trains 5 small networks; the 20 most doubtful labels""")
+    p.add_argument('model', metavar='MODEL', nargs='?',
+        help='checkpoint, looked for in the working folder, then in the package; or a submission (.csv, .csv.gz)')
+    p.add_argument('data', metavar='DATA', help="folder with photos and masks in Kaggle's layout; for a submission also a folder or a CSV file of masks")
     p.add_argument('--cars', metavar='FILE', type=Path, help='text file of cars, one a line (default: all in DATA)')
     some = p.add_mutually_exclusive_group()
     some.add_argument('--first', metavar='N', type=count, help='only the first N of these cars')
     some.add_argument('--last', metavar='N', type=count, help='only the last N of these cars')
     p.add_argument('--cpu', action='store_true', help='do not use the GPU')
     p.add_argument('--anyway', action='store_true', help='score on cars of the training, too')
+    p.add_argument('--tta', action='store_true', help='with and without test-time augmentation')
+    p.add_argument('--crf', action='store_true', help='with and without refinement by the CRF')
+    p.add_argument('--folds', metavar='K', type=count, help='no MODEL: train one for each of K folds of the cars, and score it on them')
+    p.add_argument('--models', metavar='FOLDER', type=Path,
+        help="where the folds' checkpoints are kept, so that a stopped run can go on (default: nowhere)")
+    p.add_argument('--audit', metavar='N', type=count, help='with --folds: list the N labels that are most in doubt')
+    p.add_argument('--json', metavar='FILE', type=Path, help='save all figures')
+    p.add_argument('--html', metavar='FILE', type=Path, help='save a page with plots and the worst photos')
     return p
+
+# %% ../nbs/15_cli.ipynb #12e07b15
+def chosen_cars(
+    there: set[str],          # cars of the data
+    data: str,                # where the data is
+    cars: Path | None = None, # text file of cars; None: all of them
+    first: int | None = None, # take the first so many
+    last: int | None = None,  # take the last so many
+) -> set[str]:
+    "The cars to score on"
+    from carvana_unet.carvana import read_cars
+    wanted = read_cars(cars) if cars else sorted(there)
+    if (missing := sorted(set(wanted) - there)):
+        stop(f'{cars}: {len(missing)} of its {len(wanted)} cars are not in {data}, {missing[0]} for one')
+    if max(first or 0, last or 0) > len(wanted): stop(f'only {len(wanted)} cars to choose from; ask for fewer')
+    return set(wanted[:first] if first else wanted[-last:] if last else wanted)
 
 # %% ../nbs/15_cli.ipynb #ddc4a718
 def chosen_pairs(
-    data: str,               # folder in Kaggle's layout
-    cars: Path | None = None, # text file of cars; None: all cars in the folder
-    first: int | None = None, # take the first so many cars
-    last: int | None = None,  # take the last so many cars
+    data: str,       # folder in Kaggle's layout
+    **options,       # cars, first, last: as for `chosen_cars`
 ) -> list: # of `Pair`
     "The photos and masks to score on"
-    from carvana_unet.carvana import pairs, read_cars
+    from carvana_unet.carvana import pairs
     found = pairs(data)
-    there = sorted({p.car for p in found})
-    wanted = read_cars(cars) if cars else there
-    if (missing := sorted(set(wanted) - set(there))):
-        stop(f'{cars}: {len(missing)} of its {len(wanted)} cars are not in {data}, {missing[0]} for one')
-    if max(first or 0, last or 0) > len(wanted): stop(f'only {len(wanted)} cars to choose from; ask for fewer')
-    wanted = set(wanted[:first] if first else wanted[-last:] if last else wanted)
+    wanted = chosen_cars({p.car for p in found}, data, **options)
     return [p for p in found if p.car in wanted]
 
 # %% ../nbs/15_cli.ipynb #eb1a2aee
@@ -385,42 +409,85 @@ def refuse_trained(
     if seen: stop(f'{model}: it was trained on {len(seen)} of these {len(set(scored))} cars ({seen[0]} for one), '
                   'so the score would flatter it; choose other cars with --cars, or insist with --anyway')
 
-# %% ../nbs/15_cli.ipynb #5b3203e2
-def standard_error(
-    rows: list[dict], # with `car` and `dice`, one for each photo
-) -> float: # NaN for a single car
-    "Standard error over cars of the mean dice"
-    cars = {}
-    for r in rows: cars.setdefault(r['car'], []).append(r['dice'])
-    means = [fmean(v) for v in cars.values()]
-    return stdev(means) / len(means)**.5 if len(means) > 1 else float('nan')
+# %% ../nbs/15_cli.ipynb #1b70af6f
+def score_model(
+    args: argparse.Namespace, # of `score_parser`
+) -> tuple: # rows by variant, cars of the training among them, pairs, pair -> mask
+    "Score a checkpoint on cars that it does not know"
+    chosen = chosen_pairs(args.data, cars=args.cars, first=args.first, last=args.last)
+    from carvana_unet.prediction import Predictor
+    from carvana_unet.scoring import score_variants
+    device, variants = 'cpu' if args.cpu else None, {}
+    for crf in ([False, True] if args.crf else [None]):  # None: as the checkpoint says
+        for tta in ([False, True] if args.tta else [False]):
+            name = ' and '.join(['TTA'] * tta + ['CRF'] * bool(crf)) or 'network alone'
+            variants[name] = Predictor(args.model, device=device, tta=tta, crf=crf)
+            known = variants[name].checkpoint.cars
+            if not args.anyway: refuse_trained(args.model, known, [p.car for p in chosen])
+    trained = {p.car for p in chosen} & set(known)
+    first = next(iter(variants.values()))
+    return score_variants(variants, chosen, progress=True), trained, chosen, lambda pair: first.mask(pair.photo)
 
-# %% ../nbs/15_cli.ipynb #445ddbb9
-def score_table(
-    rows: list[dict], # of `evaluate`: name, car, dice, boundary_error, seconds
-) -> str: # several lines
-    "What `carvana-score` prints"
-    worst = min(rows, key=lambda r: r['dice'])
-    lines = {'photos, cars': f"{len(rows)}, {len({r['car'] for r in rows})}",
-             'mean dice': f"{fmean(r['dice'] for r in rows):.5f}",
-             'standard error over cars': f'{standard_error(rows):.5f}',
-             'mean boundary error': f"{fmean(r['boundary_error'] for r in rows):.2f} px",
-             'worst photo': f"{worst['name']} {worst['dice']:.5f}",
-             'seconds a photo': f"{fmean(r['seconds'] for r in rows):.2f}"}
-    return '\n'.join(f'{k:26}{v}' for k, v in lines.items())
+# %% ../nbs/15_cli.ipynb #c971accf
+def score_file(
+    args: argparse.Namespace, # of `score_parser`
+) -> tuple: # rows by variant, no cars of the training, pairs (none if there are no photos), pair -> mask
+    "Score a submission against true masks"
+    from carvana_unet.carvana import car_view, pairs
+    from carvana_unet.photos import read_mask
+    from carvana_unet.rle import decode
+    from carvana_unet.scoring import score_submission, true_masks
+    truth = true_masks(args.data)
+    wanted = chosen_cars({car_view(name)[0] for name in truth}, args.data, args.cars, args.first, args.last)
+    truth = {name: mask for name, mask in truth.items() if car_view(name)[0] in wanted}
+    rows, rles = score_submission(args.model, truth, progress=True)
+    items = [p for p in pairs(args.data) if p.name in truth] if (Path(args.data)/'train').is_dir() else []
+    return {'submission': rows}, set(), items, lambda pair: decode(rles[pair.name], read_mask(pair.mask).shape)
+
+# %% ../nbs/15_cli.ipynb #a0f07cf5
+def score_folds(
+    args: argparse.Namespace, # of `score_parser`
+) -> tuple: # rows by variant, no cars of the training, pairs, pair -> mask
+    "Leave the cars of each fold out in turn"
+    from carvana_unet.carvana import pairs
+    train = train_function()
+    from carvana_unet.photos import read_mask
+    from carvana_unet.rle import decode
+    from carvana_unet.scoring import cross_validate
+    rows, rles = cross_validate(args.data, args.folds, progress=True, train=train, keep=args.models,
+                                device='cpu' if args.cpu else None)
+    return {f'{args.folds} folds': rows}, set(), pairs(args.data), lambda pair: decode(rles[pair.name], read_mask(pair.mask).shape)
+
+# %% ../nbs/15_cli.ipynb #8ac82de0
+def doubtful(
+    rows: list[dict], # of `scoring.audit`
+) -> str: # a line for each
+    "What a person should look at, and what is to be seen there"
+    return '\n'.join(f"{i:3}. {r['name']}: the label {'lacks' if r['lacking'] else 'has'} {r['area']} px that the prediction "
+                     f"{'has' if r['lacking'] else 'lacks'}, up to {r['depth']:.0f} px deep, at column {r['box'][1]}, row {r['box'][0]}; "
+                     f"95 % of the outline within {r['p95']:.1f} px" for i, r in enumerate(rows, 1))
 
 # %% ../nbs/15_cli.ipynb #fb87ca5f
 @command
 def score(
     argv: list[str] | None = None, # words of the command line; None: those of this process
 ):
-    "Print the mean dice of a model on cars that it has not seen (`carvana-score`)"
-    args = score_parser().parse_args(argv)
-    chosen = chosen_pairs(args.data, args.cars, args.first, args.last)
-    from carvana_unet.prediction import Predictor, evaluate
-    predictor = Predictor(args.model, device='cpu' if args.cpu else None)
-    if not args.anyway: refuse_trained(args.model, predictor.checkpoint.cars, [p.car for p in chosen])
-    print(score_table(evaluate(predictor, chosen, progress=True)))
+    "Print the score of a model, a submission or a recipe on cars that were not trained on (`carvana-score`)"
+    parser = score_parser()
+    args = parser.parse_intermixed_args(argv)
+    if bool(args.model) == bool(args.folds): parser.error('give a MODEL and DATA, or --folds and DATA')
+    if args.audit and not args.folds: parser.error('--audit needs --folds')
+    if args.html and find_spec('matplotlib') is None: stop('matplotlib is not installed, and --html needs it; pip install matplotlib')
+    kind = score_folds if args.folds else score_file if Path(args.model).suffix in ('.csv', '.gz') else score_model
+    scored, trained, items, mask_of = kind(args)
+    from carvana_unet.scoring import audit, make_report, page, pictures_of, save_json, table
+    report = make_report(scored, str(args.model or f'{args.folds} folds'), args.data, trained)
+    print(table(report))
+    rows = next(iter(scored.values()))
+    look_at = audit(rows, args.audit) if args.audit else sorted(rows, key=lambda r: r['dice'])[:8]
+    if args.audit: print(doubtful(look_at))
+    if args.json: save_json(report, args.json)
+    if args.html: args.html.write_text(page(report, pictures_of(look_at, items, mask_of) if items else []), encoding='utf-8')
 
 # %% ../nbs/15_cli.ipynb #dd650100
 def doctor_parser() -> argparse.ArgumentParser:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COLOURS', 'SPIN', 'PhotoError', 'read_reduced', 'read_photo', 'read_mask', 'write_mask', 'write_photo',
-           'write_classes', 'read_classes', 'soft_alpha', 'foreground', 'cutout', 'shadow', 'on_background',
-           'write_spin', 'overlay', 'show_mask', 'compare']
+           'write_classes', 'read_classes', 'write_probability', 'soft_alpha', 'foreground', 'cutout', 'shadow',
+           'on_background', 'write_spin', 'overlay', 'show_mask', 'compare']
 
 # %% ../nbs/00_photos.ipynb #aafa0936
 import base64, html, io, json, os, warnings
@@ -164,17 +164,26 @@ def read_classes(
             raise PhotoError(f'{file}: is a picture of mode {im.mode}, not of class numbers; save it with a palette or in grey')
         return np.array(im, np.uint8)
 
-# %% ../nbs/00_photos.ipynb #54299de0
+# %% ../nbs/00_photos.ipynb #86a1f763
+def write_probability(
+    probability: np.ndarray,    # float32 (H, W) in [0, 1]
+    path: str | Path,           # .png
+) -> Path:                      # `path`
+    "Write a probability as 16-bit grey, 65535 for 1; raises `PhotoError` if it cannot be written"
+    if Path(path).suffix.lower() != '.png': raise PhotoError(f'{path}: only .png has 16 bits; choose that')
+    return _save(Image.fromarray((probability * 65535).round().astype(np.uint16)), path, compress_level=1)
+
+# %% ../nbs/00_photos.ipynb #b8674d3a
 def soft_alpha(
     probability: np.ndarray,    # float32 (H, W) in [0, 1]
     threshold: float = 0.5,     # above it is object, in (0, 1); becomes alpha 0.5
     width: int = 3,             # pixels on either side of the outline that may be partly transparent
 ) -> np.ndarray:                # float32 (H, W) in [0, 1]
     "Opacity of the object: its mask, with a soft edge from the probability"
-    im = Image.fromarray(probability > threshold).convert('L')
-    size = 2 * width + 1
-    edge = np.array(im.filter(ImageFilter.MaxFilter(size))) != np.array(im.filter(ImageFilter.MinFilter(size)))
-    alpha = np.array(im, np.float32) / 255
+    from scipy.ndimage import maximum_filter, minimum_filter
+    mask, size = (probability > threshold).view(np.uint8), 2 * width + 1
+    edge = maximum_filter(mask, size) > minimum_filter(mask, size)
+    alpha = mask.astype(np.float32)
     alpha[edge] = ((probability[edge] - threshold) / (2 * min(threshold, 1 - threshold)) + 0.5).clip(0, 1)
     return alpha
 
@@ -210,7 +219,7 @@ def cutout(
     if alpha.dtype != bool: photo = foreground(photo, alpha)
     return np.dstack([photo * (alpha > 0)[..., None], (alpha * np.float32(255)).round().astype(np.uint8)])
 
-# %% ../nbs/00_photos.ipynb #8cd4594a
+# %% ../nbs/00_photos.ipynb #0a6849a1
 def shadow(
     photo: np.ndarray,  # uint8 (H, W, 3)
     alpha: np.ndarray,  # float32 (H, W) in [0, 1], opacity of the object
@@ -228,7 +237,8 @@ def shadow(
     reach = (rows[-1] - rows[0] + 1) / 2
     fade = (1 - distance_transform_edt(~there) / reach).clip(0, 1)
     lower = ((np.arange(len(light)) - rows.mean()) / reach * 2).clip(0, 1)[:, None]
-    share = gaussian_filter(np.where(there, floor, light), 1) / floor
+    beside = tuple(distance_transform_edt(there, return_distances=False, return_indices=True))
+    share = gaussian_filter((light / floor)[beside], 1)  # under the object as beside it
     factor = 1 - (1 - share.clip(0, 1)) * fade * lower
     return np.asarray(Image.fromarray(factor.astype(np.float32)).resize((-(-w // k) * k, -(-h // k) * k), Image.Resampling.BILINEAR))[:h, :w]
 

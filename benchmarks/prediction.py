@@ -1,0 +1,207 @@
+"""Photo to mask: `carvana_unet` beside the recipe of 2017, re-stated, in one run.
+
+    python benchmarks/prediction.py [--photos 8] [--output benchmarks/results/prediction.json]
+    python benchmarks/prediction.py --trust [--output benchmarks/results/trust.json]
+
+The photos are the studio's (of cars that the model has not seen), or with CARVANA_PATH the competition's: the last ten
+cars of its valid_cars.txt. The recipe: a U-Net of 13,395,329 parameters in float32 on two squares at half scale, one after
+the other; its probability as an 8-bit picture enlarged to full size; a hard cut in the middle; the dense CRF of the full
+photo with the original's parameters (pydensecrf, where it is installed). Its weights are random, which changes its time
+but little, so it has no dice here.
+
+Each runs in a process of its own. Seconds a photo, from the JPEG file to the PNG mask, are what passes between one written
+mask and the next, without the first two. The cold start is the whole life of a process with one photo. Memory is the
+peak of what is resident, above what it was after the imports. `--trust` asks how well the trust of a photo foretells its
+dice, with and without second looks (flips, squares), and what it says where the model was never meant to be used."""
+import argparse, datetime, json, os, platform, resource, shlex, subprocess, sys, tempfile, time
+from pathlib import Path
+from statistics import fmean, median, quantiles
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def data(folder, n):
+    "`n` pairs of photo and mask, spread over cars and views"
+    from carvana_unet.carvana import pairs
+    from carvana_unet.studio import write_studio
+    if root := os.environ.get('CARVANA_PATH'):
+        cars = Path(root, 'valid_cars.txt').read_text().split()[10:]
+        found = sorted((p for p in pairs(root) if p.car in cars), key=lambda p: (p.view * 7 % 16, p.car))
+    else: found = pairs(write_studio(folder, seeds=range(10_000, 10_000 + -(-n // 4)), views=(2, 5, 9, 14)))
+    return found[:n]
+
+
+def peak():
+    "GB resident at most, so far"
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def ours(photos, folder):
+    "The pipeline of `carvana-predict`: read, predict and write at the same time"
+    from carvana_unet.photos import write_mask
+    from carvana_unet.prediction import Predictor, overlapped
+    imported, predictor = peak(), Predictor(device='cpu')
+    def write(item): return write_mask(item[1].mask, folder/f'{Path(item[0]).stem}.png')
+    for _ in overlapped(write, predictor.stream(photos)): yield imported
+
+
+def recipe(photos, folder):
+    "The recipe of 2017"
+    import numpy as np, torch
+    from PIL import Image
+    from carvana_unet.squares import merge, split
+    from carvana_unet.unet import UNet
+    try: import pydensecrf.densecrf
+    except ModuleNotFoundError: print('without the CRF: pydensecrf is not installed', file=sys.stderr)
+    imported, net = peak(), UNet(width=64, depth=4).eval()
+    assert sum(p.numel() for p in net.parameters()) == 13_395_329
+    for path in photos:
+        photo, halves = np.array(Image.open(path)), []
+        for square in split(photo):
+            size = square.shape[0]
+            small = np.array(Image.fromarray(np.ascontiguousarray(square)).resize((size // 2, size // 2)))
+            with torch.no_grad(): prob = net(torch.tensor(small).permute(2, 0, 1)[None] / 255).sigmoid()[0, 0].numpy()
+            halves.append(np.array(Image.fromarray((prob * 255).astype(np.uint8)).resize((size, size)), np.float32) / 255)
+        prob = merge(halves, photo.shape[:2], blend=False)
+        if 'pydensecrf' in sys.modules: prob = crf(photo, prob)
+        Image.fromarray(prob > 0.5).convert('L').save(folder/f'{Path(path).stem}.png')
+        yield imported
+
+
+def crf(photo, prob):
+    "Dense CRF of the whole photo: 5 iterations, smoothness 20 px, appearance 30 px and 20 grey levels"
+    import numpy as np
+    from pydensecrf.densecrf import DenseCRF2D
+    h, w = prob.shape
+    d = DenseCRF2D(w, h, 2)
+    p = prob.clip(1e-5, 1 - 1e-5)
+    d.setUnaryEnergy(-np.log(np.stack([1 - p, p])).reshape(2, -1).astype(np.float32))
+    d.addPairwiseGaussian(sxy=20, compat=3)
+    d.addPairwiseBilateral(sxy=30, srgb=20, rgbim=np.ascontiguousarray(photo), compat=10)
+    return np.array(d.inference(5))[1].reshape(h, w)
+
+
+def worker(name, folder, photos):
+    "Run a method, print when each mask was written and what memory it took"
+    times, imported = [], 0
+    for imported in dict(ours=ours, recipe=recipe)[name](photos, Path(folder)): times.append(time.perf_counter())
+    print(json.dumps(dict(seconds=[b - a for a, b in zip(times, times[1:])], memory=peak() - imported)))
+
+
+def run(words):
+    "What a program printed, and how long it took"
+    start = time.perf_counter()
+    r = subprocess.run([str(w) for w in words], capture_output=True, text=True, check=True)
+    return r.stdout, time.perf_counter() - start
+
+
+def measure(name, items, folder):
+    "A row of the table"
+    from carvana_unet.dice import mean_dice
+    from carvana_unet.photos import read_mask
+    photos, me = [p.photo for p in items], [sys.executable, __file__, '--worker', name, folder]
+    one = [Path(sys.executable).with_name('carvana-predict'), '-i', photos[0], '-o', folder/'one.png', '--cpu'] if name == 'ours' else me + photos[:1]
+    cold = median(run(one)[1] for _ in range(3 if name == 'ours' else 1))
+    row = json.loads(run(me + photos)[0])
+    seconds = row['seconds'][1:]
+    low, _, high = quantiles(seconds, n=4)
+    found = dict(method=name, seconds=median(seconds), quartiles=[low, high], cold=cold, memory=row['memory'])
+    if name == 'ours': found['dice'] = mean_dice([read_mask(folder/f'{p.stem}.png') for p in photos], [read_mask(p.mask) for p in items])
+    return found
+
+
+def plain_dice(items):
+    "Mean dice of the same weights in plain float32, on photos decoded in full, the whole photo in one pass"
+    import torch
+    from carvana_unet.dice import mean_dice
+    from carvana_unet.photos import read_mask, read_photo
+    from carvana_unet.prediction import Predictor
+    p = Predictor(device='cpu', crf=False)
+    p.net, p.dtype = p.checkpoint.net(), torch.float32
+    return mean_dice([p.mask(read_photo(i.photo)) for i in items], [read_mask(i.mask) for i in items])
+
+
+def speed(n):
+    "The table of speed, memory and dice"
+    with tempfile.TemporaryDirectory() as folder:
+        items = data(Path(folder), n)
+        rows = [measure(name, items, Path(folder)) for name in ('ours', 'recipe')]
+        rows[0]['dice_plain_float32'] = plain_dice(items)
+    print('| | seconds a photo (quartiles) | cold start, s | memory, GB | dice |\n|---|---|---|---|---|')
+    for r in rows: print(f"| {r['method']} | {r['seconds']:.2f} ({r['quartiles'][0]:.2f} to {r['quartiles'][1]:.2f}) | {r['cold']:.1f} "
+                         f"| {r['memory']:.2f} | {r['dice']:.5f} |" if 'dice' in r else
+                         f"| {r['method']} | {r['seconds']:.2f} ({r['quartiles'][0]:.2f} to {r['quartiles'][1]:.2f}) | {r['cold']:.1f} | {r['memory']:.2f} | |")
+    print(f"\n{rows[1]['seconds'] / rows[0]['seconds']:.0f} times faster; plain float32: dice {rows[0]['dice_plain_float32']:.5f}")
+    return dict(photos=len(items), rows=rows)
+
+
+def foretold(predictor, items):
+    "How the trust of photos goes with their dice"
+    import numpy as np
+    from scipy.stats import spearmanr
+    from carvana_unet.dice import dice
+    from carvana_unet.photos import read_mask
+    rows = [(found.trust, dice(found.mask, read_mask(pair.mask)))
+            for pair, (_, found) in zip(items, predictor.stream([p.photo for p in items]))]
+    trust, dice = np.array(rows).T
+    worst = set(np.argsort(dice)[:max(1, round(.05 * len(rows)))])
+    least = set(np.argsort(trust)[:max(1, round(.1 * len(rows)))])
+    return dict(photos=len(rows), spearman=float(spearmanr(trust, dice).statistic), worst=len(worst),
+                worst_among_least_trusted=len(worst & least), lowest=float(trust.min()), median=float(np.median(trust)))
+
+
+def elsewhere(photo, mask):
+    "The car where it never was in training, and no car"
+    import numpy as np
+    from carvana_unet.photos import on_background
+    h, w = mask.shape
+    rows, columns = np.mgrid[:h, :w]
+    tiles = np.uint8(90 + 60 * (rows // 90 % 2 ^ columns // 110 % 2))[..., None].repeat(3, 2)
+    ramp = np.uint8(40 + 180 * columns / w)[..., None].repeat(3, 2)
+    backs = dict(tiles=tiles, ramp=ramp, white=np.full_like(tiles, 255), brown=np.full_like(tiles, 0) + np.uint8([120, 80, 50]))
+    yield from ((f'car before {name}', on_background(photo, mask, back)) for name, back in backs.items())
+    yield from ((f'{name} without a car', back) for name, back in backs.items())
+    empty = photo.copy()
+    empty[mask] = np.median(photo[~mask], axis=0)
+    yield 'studio, the car painted over', empty
+
+
+def trust(n):
+    "The table of trust"
+    from carvana_unet.photos import read_mask, read_photo
+    from carvana_unet.prediction import LOW_TRUST, Predictor
+    with tempfile.TemporaryDirectory() as folder:
+        items = data(Path(folder), n)
+        result = {}
+        for name, options in dict(plain={}, looks=dict(tta=True, squares=True)).items():
+            result[name] = foretold(Predictor(device='cpu', **options), items)
+            print(name, json.dumps(result[name]), flush=True)
+        predictor, cases = Predictor(device='cpu'), {}
+        for pair in items[::max(1, len(items) // 4)][:4]:
+            photo, mask = read_photo(pair.photo), read_mask(pair.mask)
+            for case, seen in elsewhere(photo, mask): cases.setdefault(case, []).append(predictor.predict(seen).trust)
+    result['elsewhere'] = {case: max(values) for case, values in cases.items()}
+    print(f'\nhighest trust elsewhere ({LOW_TRUST} is low)')
+    for case, value in result['elsewhere'].items(): print(f'| {case} | {value:.3f} |')
+    return result
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    p.add_argument('--photos', type=int, default=8)
+    p.add_argument('--trust', action='store_true')
+    p.add_argument('--output', type=Path)
+    p.add_argument('--worker', nargs='+', help=argparse.SUPPRESS)
+    args = p.parse_args()
+    if args.worker: return worker(*args.worker[:2], args.worker[2:])
+    found = trust(args.photos) if args.trust else speed(args.photos)
+    try: model = next(l.split(':')[1].strip() for l in open('/proc/cpuinfo') if l.startswith('model name'))
+    except (OSError, StopIteration): model = platform.processor()
+    about = dict(date=datetime.date.today().isoformat(), machine=f'{model}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}',
+                 data='Carvana' if 'CARVANA_PATH' in os.environ else 'studio', command='python ' + shlex.join([Path(__file__).name, *sys.argv[1:]]))
+    if args.output:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text(json.dumps(about | found, indent=1) + '\n')
+
+
+if __name__ == '__main__': main()

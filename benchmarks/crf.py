@@ -6,7 +6,7 @@
 
 Prints dice, seconds and memory; with -o writes every photo's numbers, which the notebook 07_crf plots.
 """
-import argparse, hashlib, json, os, resource, shlex, sys, tempfile, time
+import argparse, hashlib, json, os, shlex, sys, tempfile, time
 from dataclasses import asdict
 from datetime import date
 from multiprocessing import get_context
@@ -71,18 +71,25 @@ class Cases:
 
 
 def timed(method, *args):
-    "What `method` returns, and the seconds it took"
-    start = time.perf_counter()
+    "What `method` returns, and the processor seconds it took: nothing here uses threads, and a busy machine changes them little"
+    start = time.process_time()
     result = method(*args)
-    return result, time.perf_counter() - start
+    return result, time.process_time() - start
+
+
+def resident(key):
+    "Bytes of memory that this process has ('VmRSS') or had at its highest ('VmHWM')"
+    line = next(line for line in Path('/proc/self/status').read_text().splitlines() if line.startswith(key))
+    return int(line.split()[1]) * 1024
 
 
 def peak(method, photo, prob, params):
-    "Bytes that the process grew by at its highest, in a process of its own"
+    "Bytes that a process of its own grows by at its highest (Linux)"
     method(photo[:64, :64], np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(64, 64), params)  # imports are not counted
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path('/proc/self/clear_refs').write_text('5')  # forgets what the highest was until now
+    before = resident('VmRSS')
     method(photo, prob, params)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    return resident('VmHWM') - before
 
 
 def network(name, fit_on, report_on, folder):
@@ -92,18 +99,19 @@ def network(name, fit_on, report_on, folder):
     folder = folder/f'{hashlib.sha256(find_model(file).read_bytes()).hexdigest()[:12]}{at}{scale}'
     folder.mkdir(parents=True, exist_ok=True)
     fit = fit_crf(Cases(predictor, fit_on, folder), threshold=predictor.threshold, progress=True)
-    rows, cases = [], Cases(predictor, report_on, folder)
+    rows, seconds, cases = [], dict(original=[], gated=[]), Cases(predictor, report_on, folder)
     for pair, (photo, prob, true) in zip(report_on, tqdm(cases, desc=name, unit='photo')):
         row = dict(name=pair.name, without=dice(prob > predictor.threshold, true))
         for kind, method, params in [('original', full_frame, None), ('gated', refine, fit.crf)]:
-            after, row[f'{kind}_seconds'] = timed(method, photo, prob, params)
+            after, took = timed(method, photo, prob, params)
+            seconds[kind].append(took)
             row[kind] = dice(after > predictor.threshold, true)
         rows.append(row)
     with get_context('spawn').Pool(1, maxtasksperchild=1) as pool:  # a fresh process each
         memory = {kind: pool.apply(peak, (method, photo, prob, params))
                   for kind, method, params in [('original', full_frame, None), ('gated', refine, fit.crf)]}
     return dict(network=f'{Path(file).name}{at}{scale}', scale=predictor.scale, threshold=predictor.threshold, crf=asdict(fit.crf), pays=fit.pays, fit_gain=fit.gain,
-                fit_photos=len(fit.dice), tried=len(fit.tried), peak_bytes=memory, photos=rows)
+                fit_photos=len(fit.dice), tried=len(fit.tried), seconds=seconds, peak_bytes=memory, photos=rows)
 
 
 def report(found):
@@ -114,7 +122,7 @@ def report(found):
         without = value('without')
         lines.append(f"| {net['network']} | none | {without.mean():.5f} | | | | | | |")
         for kind, title in [('original', '2017, full frame'), ('gated', 'fitted, gated')]:
-            gain, s = value(kind) - without, value(f'{kind}_seconds')
+            gain, s = value(kind) - without, net['seconds'][kind]
             low, high = np.quantile(s, (.1, .9))
             lines.append(f"| {net['network']} | {title} | {value(kind).mean():.5f} | {gain.mean():+.5f} | {gain.std() / len(gain) ** .5:.5f} | "
                          f"{(gain > 0).sum()}, {len(gain)} | {gain.min():+.5f} | {np.median(s):.2f} ({low:.2f} to {high:.2f}) | {net['peak_bytes'][kind] / 1e9:.2f} |")

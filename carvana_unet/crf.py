@@ -195,7 +195,7 @@ class Fit(NamedTuple):
     def pays(self) -> bool:
         "Whether the gain is above twice its standard error"
         gains = self.dice - self.without
-        return self.gain > 2 * gains.std(ddof=1) / len(gains) ** .5 if len(gains) > 1 else False
+        return len(gains) > 1 and bool(self.gain > 2 * gains.std(ddof=1) / len(gains) ** .5)
 
 # %% ../nbs/07_crf.ipynb #2b6aca77
 def fit_crf(

@@ -1,5 +1,6 @@
 "The explorer as a reader uses it: in a real browser, on a saved page without a network and in JupyterLab with a kernel"
-import base64, io, json, os, shlex, shutil, socket, subprocess, sys, time, urllib.request
+import base64, io, os, shlex, shutil, socket, subprocess, sys, time, urllib.request
+from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
@@ -15,7 +16,7 @@ from carvana_unet.studio import studio_photo, write_studio
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
 FLAGS = '--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync --no-first-run'
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason='needs Chromium: apt-get install chromium')
-VIEWS = 'overlay photo mask cutout outline heat uncertainty difference'.split()
+VIEWS = 'overlay photo mask cutout outline heat uncertainty difference'.split()  # those of every photo with its truth
 COUNT_FRAMES = '''() => {  // how long each frame takes to draw, and when it does
     const paint = explorer.paint;
     window.drawn = [];
@@ -146,6 +147,12 @@ def test_only_what_changes_is_drawn_again(page):
             quick = shown(page)
             page.evaluate('explorer.drawn = null; explorer.draw()')
             assert (shown(page) == quick).all(), (view, t)
+    choose(page, 'other', 'heat')
+    shown(page)
+    page.evaluate("explorer.set('split', .3)")
+    quick = shown(page)
+    page.evaluate('explorer.drawn = null; explorer.draw()')
+    assert (shown(page) == quick).all()
 
 
 def test_every_view_differs(page):
@@ -269,21 +276,26 @@ def test_it_fits_the_width(width, page):
 
 
 def test_a_full_size_photo_is_redrawn_while_dragging(browser, tmp_path):
-    "Half of the frames in 50 ms and less, at 1918x1280"
+    "Half of the frames in 50 ms and less, at 1918x1280; a moved photo is drawn whole and takes longer"
     folder = write_studio(tmp_path/'big', seeds=[10_001], views=(2,), size=(1280, 1918))
-    html = MaskExplorer(folder, device='cpu').save(tmp_path/'big.html')
+    html = MaskExplorer(folder, device='cpu', other='heat').save(tmp_path/'big.html')
     page, faults = watched(browser)
     page.set_viewport_size(dict(width=1300, height=950))
     page.goto(html.as_uri())
     page.wait_for_selector('[data-number=edge]')
     page.wait_for_timeout(500)
     page.evaluate(COUNT_FRAMES)
-    drag(page, '.plot', (.1, .5), (.9, .5), steps=60)
-    ms = np.array(page.evaluate('drawn'))
+    ms = {}
+    for what, place, start, end in [('threshold', '.plot', (.1, .5), (.9, .5)), ('split', '.seam', (.5, .2), (8, .2)),
+                                    ('photo', '.carvana-explorer canvas', (.6, .6), (.3, .4))]:
+        page.evaluate('drawn.length = 0')
+        drag(page, place, start, end, steps=60)
+        ms[what] = np.array(page.evaluate('drawn'))
+        if what == 'split': page.evaluate('explorer.zoomTo(1)')
     page.close()
     assert not faults
-    print(f'{len(ms)} frames for 60 steps of the mouse, drawn in {np.median(ms):.1f} ms (median), {np.percentile(ms, 90):.1f} ms (90 %)')
-    assert len(ms) > 5 and np.median(ms) < 50
+    for what, t in ms.items(): print(f'{what}: {len(t)} frames for 60 steps of the mouse, {np.median(t):.1f} ms (median), {np.percentile(t, 90):.1f} ms (90 %)')
+    assert len(ms['threshold']) > 5 and np.median(ms['threshold']) < 50
 
 
 LIVE = """
@@ -367,15 +379,41 @@ def test_live_threshold_reaches_python_and_back(live):
     assert number(page, 'dice') == before
 
 
-def test_live_knobs_run_the_network(live):
-    page, root = live
-    before = number(page, 'expected')
-    page.locator('[data-knob=scale]').fill('0.5')
-    page.locator('[data-knob=scale]').press('Enter')
+def turn(page, knob, value):
+    "Turn a knob of Python's and wait for what it does to the expected dice; give its words before"
+    before, field = number(page, 'expected'), page.locator(f'[data-knob={knob}]')
+    if isinstance(value, bool): field.set_checked(value)
+    else:
+        field.fill(str(value))
+        field.press('Enter')
     page.wait_for_function(f"document.querySelector('[data-number=expected]').textContent != '{before}'", timeout=120_000)
-    page.locator('[data-knob=scale]').fill('1')
-    page.locator('[data-knob=scale]').press('Enter')
-    page.wait_for_function(f"document.querySelector('[data-number=expected]').textContent == '{before}'", timeout=120_000)
+    return before
+
+
+def test_live_knobs_run_the_network(live):
+    page, _ = live
+    before = turn(page, 'scale', .5)
+    turn(page, 'scale', 1)
+    assert number(page, 'expected') == before
+    for knob in 'squares', 'tta': turn(page, knob, True)
+    assert 'squares' in number(page, 'doubts') and 'flip' in number(page, 'doubts')
+    choose(page, 'view', 'disagreement')
+    assert page.evaluate("document.querySelector('[data-number=ms]').textContent").startswith('read 0, network')
+    for knob in 'squares', 'tta': turn(page, knob, False)
+    assert number(page, 'expected') == before
+
+
+@pytest.mark.skipif(not find_spec('pydensecrf'), reason='needs pydensecrf')
+def test_live_crf(live):
+    page, _ = live
+    before = turn(page, 'crf', True)
+    assert number(page, 'changed').endswith(' px')
+    choose(page, 'view', 'refinement')
+    turn(page, 'bilateral_compat', 9)
+    choose(page, 'view', 'overlay')
+    turn(page, 'bilateral_compat', run_last(page, 'print(explorer.stages.base.bilateral_compat)'))
+    turn(page, 'crf', False)
+    assert number(page, 'expected') == before
 
 
 def test_live_an_error_is_a_line(live):

@@ -1,5 +1,5 @@
 "What is installed is what the notebooks promise: light, complete, with the model, and described as it is"
-import ast, os, shutil, subprocess, sys, tomllib, zipfile
+import ast, json, os, shutil, subprocess, sys, tomllib, zipfile
 from email import message_from_string
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -164,6 +164,9 @@ def test_the_pages_of_the_site_can_be_made():
     code = 'from nbdev.serve import proc_nbs; proc_nbs(n_workers=0, force=True)'
     output(sys.executable, '-c', code, cwd=ROOT)
     assert {p.name for p in (ROOT/'nbs').glob('*.ipynb')} == {p.name for p in (ROOT/'_proc').glob('*.ipynb')}
+    widgets = json.loads((ROOT/'_proc/14_explorer.ipynb').read_text())['metadata']['widgets']
+    state = widgets['application/vnd.jupyter.widget-state+json']['state'].values()
+    assert [w['model_name'] for w in state if '_esm' in w['state']] == ['AnyModel']  # what it takes to draw without a kernel
 
 
 def test_make_without_a_python(tmp_path):

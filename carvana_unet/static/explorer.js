@@ -4,13 +4,13 @@
 
 const VIEWS = {
   overlay: 'Overlay', photo: 'Photo', mask: 'Mask', cutout: 'Cut-out', outline: 'Outline', heat: 'Probability',
-  uncertainty: 'Uncertainty', difference: 'Difference from truth', refinement: 'What refinement changed',
+  uncertainty: 'Uncertainty', disagreement: 'Where two looks disagree', difference: 'Difference from truth', refinement: 'What refinement changed',
 };
-const NEEDS = {difference: 'truth', refinement: 'before'};
+const NEEDS = {disagreement: 'gap', difference: 'truth', refinement: 'before'};
 const LEGEND = {
   overlay: 'Tinted: taken for car.', mask: 'White: car.', cutout: 'What would be saved as the cut-out.',
   outline: 'The outline of the mask.', heat: 'Dark: background. Bright: car.', uncertainty: 'Bright: the network cannot decide.',
-  difference: 'Red: marked, but not car. Blue: car, but missed.', refinement: 'Bright: the CRF moved the probability.', photo: '',
+  disagreement: 'Bright: two squares, or the photo and its mirror image, give different probabilities.', difference: 'Red: marked, but not car. Blue: car, but missed.', refinement: 'Bright: the CRF moved the probability.', photo: '',
 };
 const rgba = (r, g, b) => (255 << 24 | b << 16 | g << 8 | r) >>> 0;  // a pixel as canvases keep it, little-endian
 const TINT = [255, 0, 110], WRONG = rgba(230, 25, 25), MISSED = rgba(30, 110, 255), EDGE = rgba(...TINT);
@@ -109,8 +109,7 @@ class Picture {  // a photo, what the network says about it, what is true, and w
     const p = new Picture(), image = photo ?? await pixels(frame.photo);
     Object.assign(p, {frame, image, w: image.width, h: image.height, rgb: new Uint32Array(image.data.buffer), id: made++, version: 0});
     p.prob = await grey(frame.prob);
-    p.truth = frame.truth ? await grey(frame.truth) : null;
-    p.before = frame.before ? await grey(frame.before) : null;
+    for (const part of ['truth', 'before', 'gap']) p[part] = frame[part] ? await grey(frame[part]) : null;
     return p;
   }
   stroke(s) {  // discs along the stroke: certainly car, or certainly not
@@ -142,7 +141,7 @@ class Picture {  // a photo, what the network says about it, what is true, and w
 // ---- Views: each is two pictures, one shown where the mask is and one where it is not ----
 
 function layers(p, view, opacity, background) {
-  const n = p.rgb.length, {rgb, q, truth, before, w} = p;
+  const n = p.rgb.length, {rgb, q, truth, before, gap, w} = p;
   const fill = f => { const out = new Uint32Array(n); for (let i = 0; i < n; i++) out[i] = f(i); return out; };
   const both = x => ({inside: x, outside: x});
   const mix = (v, a, [r, g, b]) => rgba((v & 255) * (1 - a) + r * a, (v >> 8 & 255) * (1 - a) + g * a, (v >> 16 & 255) * (1 - a) + b * a);
@@ -158,6 +157,7 @@ function layers(p, view, opacity, background) {
     }
     case 'heat': return both(fill(i => HEAT[q[i]]));
     case 'uncertainty': return both(fill(i => HEAT[255 - Math.abs(2 * q[i] - 255)]));
+    case 'disagreement': return both(fill(i => HEAT[gap[i]]));
     case 'refinement': return both(fill(i => HEAT[Math.abs(q[i] - before[i])]));
     case 'difference': return {inside: fill(i => truth[i] ? faded(rgb[i]) : WRONG), outside: fill(i => truth[i] ? MISSED : faded(rgb[i]))};
     default: return both(rgb);
@@ -280,7 +280,8 @@ class Explorer {
     this.line = make('div', {className: 'status', aria: {role: 'status', live: 'polite'}});
     this.numbers = make('dl', {className: 'numbers', aria: {label: 'Numbers'}});
     this.plot = make('svg', {viewBox: '0 0 256 150', role: 'slider', tabindex: 0, 'aria-label': 'Threshold', 'aria-valuemin': 0, 'aria-valuemax': 1, class: 'plot'});
-    this.knobs = make('details', {className: 'knobs', open: true}, make('summary', {}, 'Network and refinement'));
+    this.knobs = make('div');
+    const knobs = make('details', {className: 'knobs', open: true}, make('summary', {}, 'Network and refinement'), this.knobs);
     this.list = make('div', {className: 'strip', aria: {role: 'group', label: 'Photos'}});
     const swatch = make('label', {}, 'Background', make('input', {type: 'color', value: '#ffffff', aria: {label: 'Colour behind the cut-out'}, oninput: e => this.set('background', e.target.value)}),
       button('Checkerboard', 'Show what is transparent as a checkerboard', () => this.set('background', ''), 'board'));
@@ -301,9 +302,9 @@ class Explorer {
     this.panel = make('div', {className: 'panel'},
       bar('View', choice('view', 'View', []), choice('other', 'Beside it', []), this.only.overlay, this.only.cutout),
       make('label', {className: 'threshold'}, 'Threshold', make('input', {type: 'range', min: 1, max: 255, step: 1, data: {key: 'threshold'}, oninput: e => this.set('threshold', halfway(+e.target.value))}), make('output', {})),
-      this.plot, this.numbers, this.knobs, take);
+      this.plot, this.numbers, knobs, take);
     const sort = make('label', {}, 'Sort by', make('select', {data: {key: 'sort'}, onchange: e => this.sort(e.target.value)},
-      make('option', {value: 'name'}, 'name'), make('option', {value: 'dice'}, 'worst dice'), make('option', {value: 'expected'}, 'least trust')));
+      make('option', {value: 'name'}, 'name'), make('option', {value: 'dice'}, 'worst dice'), make('option', {value: 'trust'}, 'least trust')));
     this.root = make('section', {className: 'carvana-explorer', aria: {label: 'Mask explorer'}, data: {lmSuppressShortcuts: 'true'}, onkeydown: e => this.key(e)},
       make('div', {className: 'page'},
         make('div', {className: 'main'}, top, this.stage, make('div', {className: 'under'}, this.legend, this.pixel), paint),
@@ -323,7 +324,7 @@ class Explorer {
       return make('input', {...common, type: 'number', min: c.min, max: c.max, step: c.step, value: state[c.name],
         onchange: e => e.target.checkValidity() && e.target.value ? set(c.name, +e.target.value) : this.say(`${c.label}: ${c.min} to ${c.max}`, true)});
     };
-    this.knobs.replaceChildren(this.knobs.firstChild, ...this.get('controls').map(c => make('label', {}, c.label, input(c))));
+    this.knobs.replaceChildren(...this.get('controls').map(c => make('label', {}, c.label, input(c))));
   }
 
   // -- which photo
@@ -335,7 +336,7 @@ class Explorer {
     const kept = this.pictures.get(key), still = this.get('frames')[index];
     if (kept) return this.show(key, kept);
     try {
-      if (still && JSON.stringify(still.knobs) === knobs) return this.keep(key, await Picture.of(still));
+      if (still && !this.live && JSON.stringify(still.knobs) === knobs) return this.keep(key, await Picture.of(still));
     } catch (e) { return this.say(`${this.info.name}: cannot be shown (${e.message})`, true); }
     if (!this.live) return;
     this.wait.hidden = false;
@@ -353,7 +354,7 @@ class Explorer {
     this.wait.hidden = true;
     this.stage.style.aspectRatio = `${picture.w} / ${picture.h}`;
     picture.paint(this.done.list);
-    this.tables.set(this.get('index'), picture.counts);
+    this.tables.set(this.get('index'), {...picture.counts, trust: picture.frame.trust});
     const options = Object.entries(VIEWS).filter(([v]) => !NEEDS[v] || picture[NEEDS[v]]);
     const fill = (key, list) => this.find(`[data-key=${key}]`).replaceChildren(...list.map(([value, text]) => make('option', {value}, text)));
     fill('view', options); fill('other', [['', 'nothing'], ...options]);
@@ -388,8 +389,10 @@ class Explorer {
     this.find('[data-do=play]').textContent = this.timer ? 'Stop' : 'Play';
   }
   score(i) {
-    const c = this.tables.get(i) ?? this.get('frames')[i]?.counts;
-    return c && scores(c, this.level);
+    const still = this.get('frames')[i], c = this.tables.get(i) ?? (still && {...still.counts, trust: still.trust});
+    if (!c) return null;
+    const s = scores(c, this.level);
+    return {...s, trust: c.trust ?? s.expected};
   }
   sort(by) {
     this.by = by;
@@ -428,8 +431,8 @@ class Explorer {
       const s = this.score(i), known = photos[i].truth && s;
       t.toggleAttribute('aria-current', i === here);
       if (i === here) t.setAttribute('aria-current', 'true');
-      t.lastChild.textContent = s ? (known ? s.dice : s.expected).toFixed(4) : photos[i].view ? `view ${photos[i].view}` : '';
-      t.lastChild.title = s ? (known ? 'dice' : 'expected dice') : '';
+      t.lastChild.textContent = s ? (known ? s.dice : s.trust).toFixed(4) : photos[i].view ? `view ${photos[i].view}` : '';
+      t.lastChild.title = s ? (known ? 'dice' : 'trust') : '';
     }
     this.find('.name').textContent = `${this.info.name} (${this.order.indexOf(here) + 1} of ${photos.length})`;
     const t = this.thumbs.get(here);
@@ -438,7 +441,7 @@ class Explorer {
 
   // -- from Python
   async receive(message, buffers) {
-    if (message.kind === 'live') { this.live = true; this.strip(); this.load(); }
+    if (message.kind === 'live') { this.live = true; this.pictures.clear(); this.strip(); this.load(); }
     else if (message.kind === 'thumb') this.thumb(message.index, buffers[0]);
     else if (message.kind === 'counts') { this.tables.set(message.index, message); this.arrange(); }
     else if (message.kind === 'say') { this.say(message.text, message.error); if (message.error) this.wait.hidden = true; }
@@ -479,12 +482,14 @@ class Explorer {
     const out = new Uint32Array(this.out.data.buffer), s = this.zoom * ratio, a = this.layerOf(first), b = this.layerOf(second);
     const left = this.x - W / 2 / s, top = this.y - H / 2 / s, seam = Math.round(split * W);  // the photo's point in the corner
     const outlined = first === 'outline' || second === 'outline', last = this.drawn;
-    const key = [p.id, p.version, W, H, s, left, top, seam, first, second, outlined && k].join();
+    const key = [p.id, p.version, W, H, s, left, top, first, second, outlined && [k, seam]].join();
     const {cols, rows} = last?.key === key ? last : {cols: spans(W, left, s, w), rows: spans(H, top, s, h)};
     const draw = box => render(out, W, rows, cols, q, w, k, a, b, seam, box);
-    if (last?.key === key && last.a === a && last.b === b) this.changedTiles(last.k, k, cols, rows).forEach(draw);
-    else draw([0, W, 0, H]);
-    this.drawn = {key, a, b, k, cols, rows};
+    if (last?.key === key && last.a === a && last.b === b) {
+      this.changedTiles(last.k, k, cols, rows).forEach(draw);
+      draw([Math.min(seam, last.seam), Math.max(seam, last.seam), 0, H]);
+    } else draw([0, W, 0, H]);
+    this.drawn = {key, a, b, k, seam, cols, rows};
     for (const [view, from, to] of [[first, 0, seam], [second, seam, W]]) if (view === 'outline') this.edges(out, from, to, W, H, left, top, s);
     this.canvas.getContext('2d').putImageData(this.out, 0, 0);
     this.seam.hidden = !this.get('other');
@@ -523,10 +528,10 @@ class Explorer {
     const rows = p.truth ? [['dice', 'Dice', s.dice.toFixed(5)], ['iou', 'IoU', s.iou.toFixed(5)], ['edge', 'Boundary error', p.edge?.k === this.level && p.edge.version === p.version ? `${fixed(p.edge.value, 2)} px` : '...']] : [];
     rows.push(['expected', 'Expected dice', s.expected.toFixed(5)], ['area', 'Area', `${s.area.toLocaleString('en')} px, ${(100 * s.share).toFixed(2)} %`]);
     if (p.before) rows.push(['changed', 'Changed by the CRF', `${this.changed().toLocaleString('en')} px`]);
-    if (frame.trust != null) rows.push(['trust', 'Trust', frame.trust.toFixed(3)]);
+    if (frame.trust != null) rows.push(['trust', 'Trust', frame.trust.toFixed(4)], ['doubts', 'Doubts', Object.entries(frame.doubts).map(([k, v]) => `${k} ${v.toFixed(4)}`).join(', ')]);
     const stages = {...frame.ms, drawing: ms};
     rows.push(['ms', 'Milliseconds', Object.entries(stages).map(([k, v]) => `${k} ${Math.round(v)}`).join(', ')]);
-    rows.push(['size', 'Counted at', `${p.w} x ${p.h}${frame.size && frame.size[0] !== p.w ? ` (photo: ${frame.size.join(' x ')})` : ''}`]);
+    rows.push(['size', 'Counted at', `${p.w} x ${p.h}${frame.size[0] !== p.w ? ` of ${frame.size.join(' x ')}` : ''}`]);
     const have = [...this.numbers.querySelectorAll('dd')];
     if (have.map(d => d.dataset.number).join() !== rows.map(r => r[0]).join())
       this.numbers.replaceChildren(...rows.flatMap(([key, label, text]) => [make('dt', {}, label), make('dd', {data: {number: key}}, text)]));
@@ -562,7 +567,8 @@ class Explorer {
     const bars = list => 'M0 148' + [...list].map((n, v) => `V${(148 - 78 * Math.log1p(n) / top).toFixed(1)}H${v + 1}`).join('') + 'V148Z';
     const parts = [make('path', {d: bars(all), class: 'all'}), make('text', {x: 254, y: 82, 'text-anchor': 'end'}, 'pixels by probability (log)')];
     if (truth) {
-      const dice = Array.from({length: 255}, (_, k) => scores(counts, k + 1).dice), best = Math.max(...dice), low = Math.max(0, best - .02);
+      const dice = Array.from({length: 255}, (_, k) => scores(counts, k + 1).dice), best = Math.max(...dice);
+      const low = Math.min(best - .01, ...dice.slice(12, -12));  // the ends fall away in any case
       const y = d => (58 - 48 * clamp((d - low) / (best - low || 1), 0, 1)).toFixed(1), at = dice.indexOf(best);
       parts.push(make('path', {d: bars(counts.inside), class: 'car'}), make('path', {d: 'M' + dice.map((d, k) => `${k + .5} ${y(d)}`).join('L'), class: 'dice'}),
         make('text', {x: 2, y: 8}, `dice, best ${best.toFixed(5)} at ${halfway(at + 1).toFixed(3)}`), make('text', {x: 254, y: 66, 'text-anchor': 'end'}, `bottom: ${low.toFixed(3)}`));
@@ -685,7 +691,7 @@ class Explorer {
   }
   painted() {
     this.picture.paint(this.done.list);
-    this.tables.set(this.get('index'), this.picture.counts);
+    this.tables.set(this.get('index'), {...this.picture.counts, trust: this.picture.frame.trust});
     this.curve();
     this.draw();
   }
@@ -708,17 +714,22 @@ class Explorer {
       this.say(`${name}: handed to the browser`);
     });
   }
-  settings() {  // what differs from doing nothing, in the words of the command line and of Python
-    const knobs = this.get('knobs'), used = this.get('controls').filter(c => c.flag && (!c.if || knobs[c.if]));
-    return used.map(c => ({...c, value: knobs[c.name]}));
+  commandLine() {  // flags that are the default stay away
+    const knobs = this.get('knobs'), words = ['carvana-predict', '-i', quoted(this.info.path)];
+    for (const c of this.get('controls')) {
+      const v = knobs[c.name];
+      if (c.kind === 'check') words.push(...(v ? [c.flag] : c.off ? [c.off] : []));
+      else if (c.flag) words.push(c.flag, quoted(String(v)));
+    }
+    return [...words, '-t', +this.get('threshold').toFixed(4)].join(' ') + (this.ownCRF() ? '  # but the CRF with numbers of its own is to be had in Python only' : '');
   }
-  commandLine() {
-    const words = this.settings().flatMap(c => c.kind === 'check' ? (c.value ? [c.flag] : c.off ? [c.off] : []) : [c.flag, quoted(String(c.value))]);
-    return ['carvana-predict', '-i', quoted(this.info.path ?? this.info.name), ...words, '-t', +this.get('threshold').toFixed(4)].join(' ');
-  }
+  ownCRF() { return this.get('knobs').crf && this.get('controls').some(c => c.crf && this.get('knobs')[c.name] !== c.default); }
   pythonCall() {
-    const words = this.settings().filter(c => c.argument).map(c => `${c.argument}=${literal(c.value)}`);
-    return `Predictor(${[...words, `threshold=${+this.get('threshold').toFixed(4)}`].join(', ')}).mask(${literal(this.info.path ?? this.info.name)})`;
+    const knobs = this.get('knobs'), controls = this.get('controls'), call = o => Object.entries(o).map(([k, v]) => `${k}=${v}`).join(', ');
+    const words = Object.fromEntries(controls.filter(c => !c.crf && c.kind !== 'check' || knobs[c.name] && !c.crf).map(c => [c.name, literal(knobs[c.name])]));
+    const crf = {...controls.find(c => c.name === 'crf').fixed, ...Object.fromEntries(controls.filter(c => c.crf).map(c => [c.name, knobs[c.name]]))};
+    words.crf = knobs.crf ? `CRF(${call(crf)})` : 'False';
+    return `Predictor(${call(words)}, threshold=${+this.get('threshold').toFixed(4)}).mask(${literal(this.info.path)})`;
   }
   async copy(text) {
     this.say(text);

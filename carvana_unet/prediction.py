@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['LOW_TRUST', 'OVERLAP', 'STEP', 'shrink', 'enlarge', 'has_bf16', 'autocast', 'fold', 'bytes_per_pixel', 'Prediction',
-           'doubts', 'PredictionError', 'chosen_crf', 'Predictor', 'Small', 'car', 'overlapped', 'evaluate']
+           'doubts', 'PredictionError', 'chosen_crf', 'Predictor', 'Small', 'overlap_for', 'car', 'overlapped',
+           'evaluate']
 
 # %% ../nbs/08_prediction.ipynb #d2b57f68
 import copy, itertools, math, time, warnings
@@ -160,6 +161,9 @@ def doubts(
     found['frame'] = sum(side.sum() for side in (m[0], m[-1], m[:, 0], m[:, -1])) / boundary(m).sum()
     return {name: float(share) for name, share in found.items()}
 
+# %% ../nbs/08_prediction.ipynb #a4b2be13
+LOW_TRUST = 0.98 # the Carvana studio's photos are above it
+
 # %% ../nbs/08_prediction.ipynb #c155c2fb
 class PredictionError(ValueError):
     "What is asked for cannot be done with this model or this memory; the message says what can"
@@ -179,9 +183,6 @@ def chosen_crf(
     from carvana_unet.crf import CRF, GATED
     if isinstance(asked, CRF): return asked
     return CRF(**stored) if stored else GATED
-
-# %% ../nbs/08_prediction.ipynb #577ed1ad
-LOW_TRUST = 0.98 # the Carvana studio's photos are above it
 
 # %% ../nbs/08_prediction.ipynb #ecb9c1a5
 class Predictor:
@@ -247,6 +248,12 @@ def look(self: Predictor,
 # %% ../nbs/08_prediction.ipynb #d52f8aa7
 OVERLAP, STEP = 512, 64  # of tiles, pixels at the network's scale; no network here halves a photo more than six times
 
+def overlap_for(
+    side: int,  # of the tiles, pixels at the network's scale
+) -> int:       # pixels that neighbours share
+    "Half as much for tiles that are too small for all of it"
+    return OVERLAP if side >= 2 * OVERLAP + 2 * STEP else OVERLAP // 2
+
 @patch
 def tile_side(self: Predictor,
     hw: tuple[int, int],        # height and width of the photo, pixels
@@ -256,7 +263,7 @@ def tile_side(self: Predictor,
     if not hasattr(self, 'cost'): self.cost = bytes_per_pixel(self.net)
     left = self.max_memory * 1e9 - 8 * math.prod(hw)
     if self.cost * math.prod(small_hw) <= left: return None
-    side, least = int(math.sqrt(max(left, 0) / self.cost)) // STEP * STEP, 2 * OVERLAP + 2 * STEP
+    side, least = int(math.sqrt(max(left, 0) / self.cost)) // STEP * STEP, OVERLAP + 2 * STEP
     if side >= least: return side
     need = (8 * math.prod(hw) + self.cost * least**2) / 1e9
     raise PredictionError(f'a photo of {hw[1]}x{hw[0]} does not fit into {self.max_memory} GB; allow {need:.1f} GB, or take a smaller scale')
@@ -276,7 +283,7 @@ def maps(self: Predictor,
 ) -> tuple[torch.Tensor, dict]: # float32 (C, h, w) in [0, 1]; where squares overlap: how far they are apart, (h, w)
     "What the network says about a photo of any size"
     h, w = photo.shape[:2]
-    if side: return tiled(lambda box: self.look(photo[box]), (h, w), side, OVERLAP, STEP), {}
+    if side: return tiled(lambda box: self.look(photo[box]), (h, w), side, overlap_for(side), STEP), {}
     if not self.squares or h == w: return self.look(photo), {}
     squares = [self.look(square) for square in split(photo)]
     return merge(squares, (h, w)), dict(squares=disagreement([car(s) for s in squares], (h, w)))
@@ -342,7 +349,8 @@ def overlapped(
     with ThreadPoolExecutor(workers) as pool:
         def settled():
             item, future = waiting.popleft()
-            return item, future.exception() or future.result()
+            try: return item, future.result()
+            except Exception as e: return item, e
         try:
             for item in items:
                 waiting.append((item, pool.submit(f, item)))

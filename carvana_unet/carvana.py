@@ -239,7 +239,8 @@ def _mask_findings(
     colors = len(im.getcolors(256) or range(257)) if im.mode in ('P', 'RGB') else 2
     many = mid > 8 and mid > 4 * edge() or (colors > 2 and not off)
     numbers = np.flatnonzero(im.histogram()[:256]) if im.mode in ('L', 'P') else []
-    if 2 < len(numbers) and numbers[-1] < 32 and (many or top < 32): return note('classes', f'holds the numbers {", ".join(map(str, numbers))}'), mask
+    shades = np.reshape(im.getpalette('RGB'), (-1, 3))[numbers] if im.mode == 'P' else np.zeros((1, 3))
+    if 2 < len(numbers) and numbers[-1] < 32 and (many or top < 32 or np.ptp(shades, axis=1).any()): return note('classes', f'holds the numbers {", ".join(map(str, numbers))}'), mask
     if many: return note('mask', f'has {max(len(used), colors)} levels or colours over large parts, not two'), mask
     if jpeg or off > 10 * mid: return note('noise', f'has {len(used)} grey levels, as JPEG leaves them'), mask
     share = mask.mean()

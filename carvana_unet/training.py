@@ -26,7 +26,7 @@ from fastai.torch_core import get_model, num_distrib, rank_distrib
 from matplotlib.figure import Figure
 from torch.optim.swa_utils import AveragedModel
 from .batches import dataloaders
-from .carvana import CarvanaError, Pair, pairs, read_cars, split_cars
+from .carvana import CarvanaError, Pair, pairs, quick_check, read_cars, split_cars
 from .checkpoints import Checkpoint, load_checkpoint, save_checkpoint, write_atomically
 from .dice import BCEDice, CrossEntropyDice, dice
 from .photos import read_classes, read_mask, read_photo
@@ -122,7 +122,7 @@ class KeepBest(TrackerCallback):
         if self.new_best:
             averaged = getattr(self.learn, 'weight_average', None)
             weights = averaged.average.module.state_dict() if averaged else self.model.state_dict()
-            self.ck.weights, self.ck.score['dice'] = weights, self.curve[-1]['dice']
+            self.ck.weights, self.ck.score['dice'] = {k: v.clone() for k, v in weights.items()}, self.curve[-1]['dice']
             if len(self.ck.classes) > 2: self.ck.score['classes'] = dict(zip(self.ck.classes[1:], self.learn.metrics[0].of_classes))
             if not rank_distrib(): save_checkpoint(self.ck, self.path)
 
@@ -380,6 +380,8 @@ def prepare(
     device, n_classes = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu')), len(classes) + (len(classes) > 1)
     start = load_checkpoint(load) if load else None
     train_items, choosing = split_for_training(folders, valid)
+    for folder in folders:
+        if faults := [f for f in quick_check(folder) if f.fault]: raise CarvanaError(f'{faults[0]} (carvana-doctor {folder} looks at all files)')
     set_seed(seed, reproducible=True)
     net = (start.net() if start else new_net(arch, width, depth, n_classes, bilinear, pretrained)).train()
     if (made_for := net.arch['n_classes']) != n_classes:

@@ -151,3 +151,13 @@ def test_out_of_memory_halves_the_batch(folder, tmp_path, monkeypatch, capsys):
 def test_pictures_beside_the_model(folder):
     "The curve and the worst photos, drawn while it runs"
     for kind in ('curve', 'worst'): assert (folder/f'whole_{kind}.png').stat().st_size > 1000
+
+
+def test_a_bad_folder_is_refused_before_an_hour_is_spent(tmp_path):
+    "A mask of another size than its photo, found by looking at a few files"
+    from PIL import Image
+    from carvana_unet.carvana import CarvanaError
+    from carvana_unet.training import prepare
+    write_studio(tmp_path/'bad', seeds=range(10), views=(2,), size=(64, 96))
+    for mask in (tmp_path/'bad'/'train_masks').iterdir(): Image.open(mask).resize((50, 50)).save(mask)
+    with pytest.raises(CarvanaError, match='carvana-doctor'): prepare([tmp_path/'bad'], device='cpu')

@@ -85,7 +85,7 @@ def empty(wheel, tmp_path_factory):
 
 def test_the_wheel_is_complete(wheel):
     with zipfile.ZipFile(wheel) as z: names = {n.split('/', 1)[1] for n in z.namelist()}
-    assert {p.name for p in (ROOT/'carvana_unet').glob('*.py')} | {'MODEL.pth', 'static/explorer.js', 'static/explorer.css', 'licenses/LICENSE'} <= names
+    assert {p.name for p in (ROOT/'carvana_unet').glob('*.py')} | {"MODEL.pth", "MODEL_small.pth", 'static/explorer.js', 'static/explorer.css', 'licenses/LICENSE'} <= names
     assert wheel.stat().st_size < 28 * 2**20
 
 

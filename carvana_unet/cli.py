@@ -353,7 +353,7 @@ def train_parser() -> argparse.ArgumentParser:
         help='highest rate of the one-cycle schedule (default: %(default)s)')
     add('--scale', '-s', metavar='S', type=scale, default=.5, help='of the photos (default: %(default)s)')
     add('--arch', '-a', metavar='NAME', default='unet',
-        help='unet, efficientnet_lite0, or a backbone of torchvision or timm such as resnet34 (default: %(default)s)')
+        help='unet, efficientnet_lite0, or a backbone of torchvision such as resnet34 (default: %(default)s)')
     add('--from-scratch', action='store_false', dest='pretrained', help="do without an encoder's ImageNet weights")
     add('--width', '-w', metavar='N', type=count, default=16, help='channels of the first layer (default: %(default)s)')
     add('--depth', '-d', metavar='N', type=count, default=5, help='times a plain unet halves (default: %(default)s)')

@@ -311,7 +311,7 @@ def load_imagenet(
 
 # %% ../nbs/10_training.ipynb #ff3ba6ca
 def new_net(
-    name: str = 'unet',         # `unet`, `efficientnet_lite0`, or a backbone of torchvision or timm
+    name: str = 'unet',         # `unet`, `efficientnet_lite0`, or a backbone of torchvision
     width: int = 16,            # channels at full resolution, where it has a say
     depth: int = 5,             # how often a plain `unet` halves the picture
     n_classes: int = 1,         # 1: car or not
@@ -361,7 +361,7 @@ def prepare(
     folders: list,                  # training data in Kaggle's layout; the first folder holds the validation cars
     batch_size: int = 8,            # squares a step
     scale: float = 0.5,             # of the network, in (0, 1]
-    arch: str = 'unet',             # or `efficientnet_lite0`, or a backbone of torchvision or timm
+    arch: str = 'unet',             # or `efficientnet_lite0`, or a backbone of torchvision
     pretrained: bool = True,        # begin an encoder with its ImageNet weights
     width: int = 16,                # channels of the U-Net at full resolution
     depth: int = 5,                 # how often the U-Net halves the picture

@@ -168,20 +168,16 @@ class EncoderUNet(nn.Module):
 
 # %% ../nbs/04_unet.ipynb #0998c4e8
 def fastai_unet(
-    name: str,                  # of a backbone in torchvision (`resnet34`) or timm
+    name: str,                  # of a backbone in torchvision, such as `resnet34`
     n_classes: int = 1,         # logits per pixel
     pretrained: bool = False,   # load ImageNet's weights, which may have to be downloaded
 ) -> nn.Module:                 # (N, 3, H, W) to logits (N, n_classes, H, W), with `arch`
-    "fastai's DynamicUnet on a backbone; raises `ValueError` for a name that neither library knows"
+    "fastai's DynamicUnet on a backbone; raises `ArchError` for a name that torchvision does not know"
     import torchvision
     from fastai.vision.learner import create_unet_model
-    found = getattr(torchvision.models, name, None)
-    if not callable(found):
-        try:
-            import timm
-            found = name if timm.is_model(name) else None
-        except ModuleNotFoundError: found = None
-    if found is None: raise ArchError(f'{name}: neither torchvision nor timm has a network of this name; try resnet34')
+    if name not in torchvision.models.list_models(torchvision.models):
+        raise ArchError(f'{name}: torchvision has no network of this name; try resnet34')
+    found = getattr(torchvision.models, name)
     net = create_unet_model(found, n_classes, (64, 64), pretrained=pretrained)
     net.arch = dict(name=name, n_classes=n_classes)
     return net

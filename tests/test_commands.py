@@ -277,7 +277,8 @@ def test_a_full_disk_leaves_no_half_mask(photos, model, tmp_path):
 def test_ctrl_c(photos, model, tmp_path):
     for i in range(300): shutil.copy(photos[0], tmp_path/f'{i:03}.jpg')
     process = subprocess.Popen([str(BIN/'carvana-predict'), '-m', model, '-i', tmp_path], stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True, env=environment(PYTHONUNBUFFERED='1'))
+                               stderr=subprocess.PIPE, text=True, env=environment(PYTHONUNBUFFERED='1'),
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # ignored where make runs in the background
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)

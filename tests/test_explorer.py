@@ -174,7 +174,7 @@ def test_two_views_meet_at_the_split(page):
     drag(page, '.seam', (.5, .3), (-8, .3))
     assert page.evaluate("explorer.get('split')") < .4
     page.locator('.seam').press('ArrowRight')
-    assert page.locator('.seam').get_attribute('aria-valuenow') == str(round(100 * page.evaluate("explorer.get('split')")))
+    page.wait_for_function("document.querySelector('.seam').ariaValueNow == Math.round(100 * explorer.get('split'))")  # with the next frame
 
 
 def test_zoom_to_single_pixels_and_move(page):

@@ -183,6 +183,7 @@ def noted_signals():    # gives a list: the signals that came
     finally:
         for number, handler in old.items(): signal.signal(number, handler)
 
+# %% ../nbs/10_training.ipynb #3cbf7f2b
 class Stopped(KeyboardInterrupt):
     "Training that was interrupted and has saved where it was"
 
@@ -240,6 +241,7 @@ class KeepState(Callback):
         if not rank_distrib(): write_atomically(state, self.path)
         self.written = time.time()
 
+# %% ../nbs/10_training.ipynb #48ea2105
 class RestartingLearner(Learner):
     "A fastai Learner that begins with epoch `first_epoch`"
     first_epoch = 0

@@ -362,6 +362,7 @@ def train_parser() -> argparse.ArgumentParser:
     add('--valid', metavar='FILE',
         help='text file of the validation cars, one a line (default: valid_cars.txt of the first folder, else a tenth)')
     add('--load', '-c', metavar='FILE', help='checkpoint to start from, which then gives the network')
+    add('--subpixel', metavar='N', type=count, help='side of the squares of pixels that the finest layers of efficientnet_lite0 take as one')
     add('--transposed', action='store_false', dest='bilinear', help='transposed convolutions in place of bilinear up-sampling')
     add('--augment', metavar='NAME', nargs='*', default=('light',), choices=['light', 'hue', 'zoom', 'background'],
         help='besides crop and flip: light, hue, zoom (and rotation), background (replaced) (default: light)')

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Bf16', 'KeepMemory', 'FullSizeDice', 'KeepBest', 'WeightAverage', 'TrainingError', 'StopAtNaN', 'noted_signals',
            'Stopped', 'KeepState', 'RestartingLearner', 'draw_curve', 'draw_worst', 'Pictures', 'adamw',
-           'load_imagenet', 'new_net', 'encoder_and_rest', 'split_for_training', 'prepare', 'tensorboard_callback',
-           'Accumulate', 'find_lr', 'share', 'train']
+           'load_imagenet', 'new_net', 'loaded_net', 'encoder_and_rest', 'split_for_training', 'prepare',
+           'tensorboard_callback', 'Accumulate', 'find_lr', 'share', 'train']
 
 # %% ../nbs/10_training.ipynb #5a7b68de
 import ctypes, random, shlex, signal, sys, tempfile, threading, time
@@ -32,7 +32,7 @@ from .dice import BCEDice, CrossEntropyDice, dice
 from .photos import read_classes, read_mask, read_photo
 from .prediction import autocast, enlarge
 from .squares import merge
-from .unet import EncoderUNet, UNet, fastai_unet
+from .unet import EncoderUNet, UNet, build, fastai_unet
 
 # %% ../nbs/10_training.ipynb #06690410
 class Bf16(Callback):
@@ -319,15 +319,33 @@ def new_net(
     n_classes: int = 1,         # 1: car or not
     bilinear: bool = True,      # bilinear up-sampling, or else transposed convolutions
     pretrained: bool = True,    # an encoder's ImageNet weights, or chance
+    subpixel: int = 1,          # of `EncoderUNet`
 ) -> torch.nn.Module:
     "A network to train; raises `TrainingError` where pretrained weights cannot be had"
+    if subpixel > 1 and name != 'efficientnet_lite0': raise TrainingError(f'{name}: has no subpixel; use --arch efficientnet_lite0')
     if name == 'unet': return UNet(n_classes=n_classes, width=width, depth=depth, bilinear=bilinear)
     if name == 'efficientnet_lite0':
-        net = EncoderUNet(n_classes, width, bilinear)
+        net = EncoderUNet(n_classes, width, bilinear, subpixel)
         if pretrained: load_imagenet(net)
         return net
     try: return fastai_unet(name, n_classes, pretrained)
     except OSError as e: raise TrainingError(f'{name}: its ImageNet weights cannot be downloaded ({e}); begin with --from-scratch') from None
+
+# %% ../nbs/10_training.ipynb #0b2ad19d
+def loaded_net(
+    start: Checkpoint,              # to begin with
+    n_classes: int = 1,             # logits per pixel
+    subpixel: int | None = None,    # of `EncoderUNet`; None: as it is
+) -> torch.nn.Module:
+    "The network of a checkpoint with all of its weights that fit; raises `TrainingError` if `subpixel` is not for it"
+    arch = start.arch | dict(n_classes=n_classes) | ({} if subpixel is None else dict(subpixel=subpixel))
+    try: net = build(arch)
+    except TypeError: raise TrainingError(f"{start.arch.get('name', 'unet')}: has no subpixel; leave it out") from None
+    own = net.state_dict()
+    fit = {k: v for k, v in start.weights.items() if v.shape == own[k].shape}
+    net.load_state_dict(own | fit)
+    if anew := sorted({k.rpartition('.')[0] for k in own if k not in fit}): print(f"layers that begin anew: {', '.join(anew)}")
+    return net
 
 # %% ../nbs/10_training.ipynb #6300b2bf
 def encoder_and_rest(
@@ -372,6 +390,7 @@ def prepare(
     augment: list | tuple = ('light',), # besides crop and flip: names of `AUGMENTATIONS`
     boundary: float = 0.,           # additional weight of pixels about the outline
     valid: str | Path | None = None,    # text file of validation cars
+    subpixel: int | None = None,    # side of the squares of pixels that efficientnet_lite0 takes as one; None: 1, or the loaded network's
     load: str | Path | None = None, # checkpoint to start from, which then gives the network
     accumulate: int = 1,            # batches whose gradients make one step
     classes: list | tuple = ('car',),   # names of what masks hold; more than one: masks are PNGs of numbers, 0 for the background
@@ -385,9 +404,8 @@ def prepare(
     for folder in folders:
         if faults := [f for f in quick_check(folder) if f.fault]: raise CarvanaError(f'{faults[0]} (carvana-doctor {folder} looks at all files)')
     set_seed(seed, reproducible=True)
-    net = (start.net() if start else new_net(arch, width, depth, n_classes, bilinear, pretrained)).train()
-    if (made_for := net.arch['n_classes']) != n_classes:
-        raise TrainingError(f'{load}: has {made_for} outputs, and {n_classes} are needed; leave out --load, or give the same --classes')
+    net = loaded_net(start, n_classes, subpixel) if start else new_net(arch, width, depth, n_classes, bilinear, pretrained, subpixel or 1)
+    net.train()
     cars = {p.car for p in train_items} | set(start.cars if start else [])
     command = shlex.join(['carvana-train', *(a for a in sys.argv[1:] if a != '--resume')])
     recipe = dict(command=command, seed=seed, photos=len(train_items), loaded=start.recipe if start else None)

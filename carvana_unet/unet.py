@@ -149,22 +149,26 @@ class EncoderUNet(nn.Module):
         n_classes: int = 1,     # 1: car or not; more: one logit per class
         width: int = 16,        # channels at full resolution
         bilinear: bool = True,  # bilinear up-sampling, or else transposed convolutions
+        subpixel: int = 1,      # side of the squares of pixels that go through the finest layers as one
     ):
         super().__init__()
-        self.arch = dict(name='efficientnet_lite0', n_classes=n_classes, width=width, bilinear=bilinear)
-        self.encoder, self.inc = EfficientNetLite0(), DoubleConv(3, width)
-        skips, up = [width, *self.encoder.n_out[:-1]], [6 * width, 4 * width, 2 * width, width, width]
+        self.arch = dict(name='efficientnet_lite0', n_classes=n_classes, width=width, bilinear=bilinear, subpixel=subpixel)
+        fine = width * subpixel
+        self.encoder, self.inc = EfficientNetLite0(), DoubleConv(3 * subpixel**2, fine)
+        skips, up = [fine, *self.encoder.n_out[:-1]], [6 * width, 4 * width, 2 * width, width, fine]
         self.up = nn.ModuleList(Up(n_in, skip, n_out, bilinear)
                                 for n_in, skip, n_out in zip([self.encoder.n_out[-1], *up], reversed(skips), up))
-        self.out = nn.Conv2d(width, n_classes, 1)
+        self.out = nn.Conv2d(fine, n_classes * subpixel**2, 1)
 
     def forward(self,
         x: torch.Tensor, # (N, 3, H, W), any H and W, normalised as in training
     ) -> torch.Tensor:   # (N, n_classes, H, W) logits
-        skips = [self.inc(x), *self.encoder(x)]
+        (h, w), n = x.shape[-2:], self.arch['subpixel']
+        if n > 1: x = F.pad(x, (0, -w % n, 0, -h % n), mode='replicate')
+        skips = [self.inc(F.pixel_unshuffle(x, n)), *self.encoder(F.avg_pool2d(x, n) if n > 1 else x)]
         x = skips.pop()
         for up in self.up: x = up(x, skips.pop())
-        return self.out(x)
+        return F.pixel_shuffle(self.out(x), n)[..., :h, :w]
 
 # %% ../nbs/04_unet.ipynb #0998c4e8
 def fastai_unet(

@@ -164,7 +164,7 @@ class EncoderUNet(nn.Module):
         x: torch.Tensor, # (N, 3, H, W), any H and W, normalised as in training
     ) -> torch.Tensor:   # (N, n_classes, H, W) logits
         (h, w), n = x.shape[-2:], self.arch['subpixel']
-        if n > 1: x = F.pad(x, (0, -w % n, 0, -h % n), mode='replicate')
+        x = F.pad(x, (0, -w % (32 * n), 0, -h % (32 * n)), mode='replicate')
         skips = [self.inc(F.pixel_unshuffle(x, n)), *self.encoder(F.avg_pool2d(x, n) if n > 1 else x)]
         x = skips.pop()
         for up in self.up: x = up(x, skips.pop())

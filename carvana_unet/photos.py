@@ -21,13 +21,14 @@ class PhotoError(ValueError):
 # %% ../nbs/00_photos.ipynb #7186cd31
 def _open(
     path: str | Path,  # picture file
-    reduce: int = 1,   # the decoder may shrink a JPEG by up to this factor
+    reduce: int | Callable[[int, int], int] = 1,   # the decoder may shrink a JPEG by up to this factor, or what this makes of height and width
 ) -> Image.Image:      # decoded, turned upright as its EXIF orientation says
     "Decode the whole file now, so that a bad one fails here and with a clear message"
     path = Path(path)
     try:
         im = Image.open(path)
         size = im.size
+        if callable(reduce): reduce = reduce(*size[::-1])
         if reduce > 1: im.draft(None, (size[0] // reduce, size[1] // reduce))
         im.load()
         turned = im.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
@@ -60,12 +61,12 @@ def _rgb(
 # %% ../nbs/00_photos.ipynb #b13252c8
 def read_reduced(
     photo: str | Path | Image.Image,        # picture file or PIL image
-    reduce: int = 1,                        # shrink both sides by this factor while decoding: 1, 2, 4 or 8
+    reduce: int | Callable[[int, int], int] = 1,    # shrink both sides by this factor while decoding: 1, 2, 4 or 8; or what this makes of height and width
 ) -> tuple[np.ndarray, tuple[int, int]]:    # uint8 (h, w, 3), RGB, sides divided by `reduce` and rounded up; H and W of the photo
     "Any readable picture as an upright, smaller RGB array; raises `PhotoError` if it cannot be read"
     im = ImageOps.exif_transpose(photo) if isinstance(photo, Image.Image) else _open(photo, reduce)
     w, h = im.info.get('size', im.size)
-    rest = reduce // im.info.get('reduced', 1)
+    rest = (reduce(h, w) if callable(reduce) else reduce) // im.info.get('reduced', 1)
     im = _rgb(im)
     return np.array(im.reduce(rest) if rest > 1 else im), (h, w)
 

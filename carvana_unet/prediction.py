@@ -33,13 +33,14 @@ from .squares import disagreement, merge, split, tiled
 # %% ../nbs/08_prediction.ipynb #142c1597
 def shrink(
     photo: np.ndarray,  # uint8 (H, W[, C])
-    scale: float,       # in (0, 1]
+    scale: float,       # above 0
 ) -> np.ndarray:        # uint8 (h, w[, C])
-    "Area average: `ceil(side * scale)` for 1/2, 1/3, 1/4 ..., else `round(side * scale)`; never less than one pixel"
+    "Area average: `ceil(side * scale)` for 1/2, 1/3, 1/4 ..., else `round(side * scale)`; never less than one pixel. Above 1: bicubic"
     if scale == 1: return photo
     im, factor = Image.fromarray(photo), round(1 / scale)
     if abs(1 / scale - factor) < 1e-6: return np.array(im.reduce(factor))
-    return np.array(im.resize([max(1, round(side * scale)) for side in im.size], Image.Resampling.BOX))
+    return np.array(im.resize([max(1, round(side * scale)) for side in im.size],
+                              Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC))
 
 # %% ../nbs/08_prediction.ipynb #6323a85b
 def enlarge(
@@ -51,7 +52,7 @@ def enlarge(
     factor = round(1 / scale)
     exact = abs(1 / scale - factor) < 1e-6
     size = [side * factor for side in prob.shape] if exact else hw
-    return F.interpolate(prob[None, None], size=size, mode='bilinear', align_corners=False)[0, 0, :hw[0], :hw[1]]
+    return F.interpolate(prob[None, None], size=size, mode='bilinear', align_corners=False, antialias=scale > 1)[0, 0, :hw[0], :hw[1]]
 
 # %% ../nbs/08_prediction.ipynb #5f19dac1
 def has_bf16(
@@ -190,7 +191,7 @@ class Predictor:
     def __init__(self,
         model: str | Path | Checkpoint = 'MODEL.pth',   # checkpoint file (looked for in the working folder, then in the package) or checkpoint
         device: str | torch.device | None = None,       # 'cpu', 'cuda', ...; None: a GPU if there is one
-        scale: float | None = None,                     # in (0, 1]; None: the checkpoint's
+        scale: float | None = None,                     # of photos as large as in training, in (0, 1]; None: the checkpoint's
         threshold: float | None = None,                 # in (0, 1); None: the checkpoint's
         tta: bool = False,          # also predict the mirrored photo, and take the mean: twice the time
         squares: bool = False,      # predict overlapping squares instead of the whole photo
@@ -211,10 +212,20 @@ class Predictor:
         self.net = net.to(self.device, self.dtype, memory_format=torch.channels_last).eval()
 
 # %% ../nbs/08_prediction.ipynb #2fd5b762
+@patch
+def scale_for(self: Predictor,
+    hw: tuple[int, int],    # height and width of a photo, pixels
+) -> float:                 # above 0
+    "What the photo's sides are multiplied by before the network sees it"
+    times = (self.checkpoint.size or max(hw)) / max(hw)
+    return self.scale * (1 if .8 < times < 1.25 else times)
+
+# %% ../nbs/08_prediction.ipynb #5ce4ce34
 class Small(NamedTuple):
     "A photo as the network will see it"
     photo: np.ndarray       # uint8 (h, w, 3)
     hw: tuple[int, int]     # height and width of the photo itself
+    scale: float            # what its sides were multiplied by
     full: np.ndarray | None # uint8 (H, W, 3), for the CRF
 
 # %% ../nbs/08_prediction.ipynb #f891480b
@@ -223,13 +234,14 @@ def read(self: Predictor,
     photo: str | Path | Image.Image | np.ndarray,   # picture file, PIL image, or uint8 (H, W, 3)
 ) -> Small:
     "Decode and shrink a photo; raises `PhotoError` if the file cannot be read"
-    factor = round(1 / self.scale)
+    def reduce(*hw): return 1 if self.crf else max([1, *(k for k in (2, 4, 8) if k * self.scale_for(hw) <= 1)])
     if not isinstance(photo, np.ndarray):
-        if not self.crf and factor in (2, 4, 8) and self.scale * factor == 1: return Small(*read_reduced(photo, factor), None)
-        photo = read_photo(photo)
-    if photo.dtype != np.uint8 or photo.shape[2:] != (3,):
-        raise ValueError(f'the photo is {photo.dtype} {photo.shape}; it has to be uint8 (H, W, 3), RGB')
-    return Small(shrink(photo, self.scale), photo.shape[:2], photo if self.crf else None)
+        photo, hw = read_reduced(photo, reduce)
+        done = reduce(*hw)
+    elif photo.dtype == np.uint8 and photo.shape[2:] == (3,): hw, done = photo.shape[:2], 1
+    else: raise ValueError(f'the photo is {photo.dtype} {photo.shape}; it has to be uint8 (H, W, 3), RGB')
+    scale = self.scale_for(hw)
+    return Small(shrink(photo, scale * done), hw, scale, photo if self.crf else None)
 
 # %% ../nbs/08_prediction.ipynb #16c6f968
 @patch
@@ -301,7 +313,7 @@ def infer(self: Predictor,
         flipped = flipped.flip(-1)
         gaps = {k: (v + more[k].flip(-1)) / 2 for k, v in gaps.items()} | dict(flip=(car(maps) - car(flipped)).abs())
         maps = (maps + flipped) / 2
-    found = Prediction(maps, small.hw, self.scale, self.threshold, doubts(car(maps), self.threshold, **gaps))
+    found = Prediction(maps, small.hw, small.scale, self.threshold, doubts(car(maps), self.threshold, **gaps))
     if self.crf:
         from carvana_unet.crf import refine
         found.refined = refine(small.full, found.probability, self.crf)

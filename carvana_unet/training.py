@@ -11,6 +11,7 @@ __all__ = ['Bf16', 'KeepMemory', 'FullSizeDice', 'KeepBest', 'WeightAverage', 'T
 # %% ../nbs/10_training.ipynb #5a7b68de
 import ctypes, random, shlex, signal, sys, tempfile, threading, time
 from contextlib import contextmanager
+from statistics import median
 from pathlib import Path
 import numpy as np
 import torch
@@ -413,6 +414,8 @@ def prepare(
     stats = dict(mean=(0.498,) * 3, std=(0.502,) * 3) if net.arch.get('name') == 'efficientnet_lite0' else {}  # as its encoder saw ImageNet
     ck = Checkpoint({}, net.arch, scale=scale, **stats, classes=['background', *classes], cars=sorted(cars), recipe=recipe, score=score)
     dls = dataloaders(train_items, choosing, scale, crop, batch_size, device, seed, n_classes, augment=augment, mean=ck.mean, std=ck.std)
+    shown = [sq.hw for sq in dls.train_ds.items if sq.index == 0]
+    ck.size = round(median(max(hw) for hw in shown) / scale)
     metric = FullSizeDice(choosing, [sq.hw for sq in dls.valid_ds.items if sq.index == 0], scale)
     learn = RestartingLearner(dls, net, BCEDice(boundary) if n_classes == 1 else CrossEntropyDice(), metrics=metric, opt_func=adamw,
                               splitter=encoder_and_rest, cbs=[Bf16(), ChannelsLast(), KeepMemory(), StopAtNaN()])

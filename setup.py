@@ -12,6 +12,7 @@ stages = {'3': '3 - Alpha', '4': '4 - Beta', '5': '5 - Production/Stable'}
 
 extras = {name: cfg[f'{name}_requirements'].split() for name in ('train', 'crf', 'explore', 'test')}
 extras['dev'] = sum(extras.values(), [])
+extras['kaggle'] = cfg['kaggle_requirements'].split()
 
 setup(
     name=cfg['lib_name'],

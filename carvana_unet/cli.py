@@ -8,8 +8,8 @@ __all__ = ['threshold', 'scale', 'positive', 'weight', 'count', 'size', 'FORMATS
            'outputs_for', 'can_show', 'picture', 'write', 'background', 'told', 'predict_photos', 'show', 'jobs_for',
            'predict', 'train_parser', 'check_training', 'program', 'use_it', 'train_function', 'find_rate', 'train',
            'score_parser', 'chosen_cars', 'chosen_pairs', 'refuse_trained', 'score_model', 'score_file', 'score_folds',
-           'doubtful', 'score', 'doctor_parser', 'tell', 'doctor', 'submit_parser', 'processes', 'made_with', 'submit',
-           'demo_parser', 'unseen_seeds', 'save_pictures', 'demo_studio', 'demo']
+           'doubtful', 'score', 'doctor_parser', 'tell', 'doctor', 'download_parser', 'download', 'submit_parser',
+           'processes', 'made_with', 'submit', 'demo_parser', 'unseen_seeds', 'save_pictures', 'demo_studio', 'demo']
 
 # %% ../nbs/15_cli.ipynb #30d15417
 import argparse, functools, glob, itertools, os, shlex, shutil, sys, warnings
@@ -634,6 +634,30 @@ def doctor(
         written, left = fix(args.data, args.fix, found)
         print(f'{args.fix}: {written} pairs written, {left} pairs left out')
     if any(f.fault for f in found): raise SystemExit(1)
+
+# %% ../nbs/15_cli.ipynb #58a4a07b
+def download_parser() -> argparse.ArgumentParser:
+    "The command line of `carvana-download`"
+    p = argparse.ArgumentParser(description="Fetch the data of the Carvana challenge with Kaggle's client, unpack it and look it over. "
+        'Run the same command again to go on after an interruption; what is there is not fetched again.',
+        formatter_class=argparse.RawDescriptionHelpFormatter, epilog="""before the first time:
+  1. make an account:   https://www.kaggle.com/account/login
+  2. make an API token: https://www.kaggle.com/settings/api, saved as ~/.kaggle/access_token
+  3. accept the rules:  https://www.kaggle.com/c/carvana-image-masking-challenge/rules""")
+    p.add_argument('folder', metavar='FOLDER', type=Path, nargs='?', default=Path('data'), help='where to (default: %(default)s)')
+    p.add_argument('--test', action='store_true', help='also the 100,064 test photos and the sample submission')
+    return p
+
+# %% ../nbs/15_cli.ipynb #b5fb8c8b
+@command
+def download(
+    argv: list[str] | None = None, # words of the command line; None: those of this process
+):
+    "Fetch the competition's data with Kaggle's client (`carvana-download`)"
+    args = download_parser().parse_args(argv)
+    from carvana_unet import carvana
+    found = carvana.download(args.folder, args.test, progress=True)
+    print(f'{args.folder}: {len(carvana.pairs(args.folder)):,} photos with masks; at a quick look {tell(found)} (carvana-doctor {args.folder} looks at all files)')
 
 # %% ../nbs/15_cli.ipynb #749c1663
 def submit_parser() -> argparse.ArgumentParser:

@@ -123,7 +123,7 @@ class Looks(Predictor):
         "How far the looks are apart at each pixel"
         (maps, gaps), *flipped = self.looks
         gaps = [*gaps.values(), *((car(maps) - car(other.flip(-1))).abs() for other, _ in flipped)]
-        return enlarge(torch.stack(gaps).amax(0), hw, self.scale).cpu().numpy() if gaps else None
+        return enlarge(torch.stack(gaps).amax(0), hw, self.scale_for(hw)).cpu().numpy() if gaps else None
 
 # %% ../nbs/14_explorer.ipynb #582be1cf
 class Network(NamedTuple):

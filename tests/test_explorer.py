@@ -298,29 +298,36 @@ def test_a_full_size_photo_is_redrawn_while_dragging(browser, tmp_path):
     assert len(ms['threshold']) > 5 and np.median(ms['threshold']) < 50
 
 
-LIVE = """
+CELLS = ["""
+import ipywidgets
+ipywidgets.Label('a kernel and widgets')
+""", """
 from carvana_unet.explorer import MaskExplorer
 explorer = MaskExplorer('studio', model=['MODEL.pth', 'missing.pth'], scale=1, index=1, device='cpu')
 explorer
-"""
+""", """
+print(explorer.threshold)
+"""]
 
 
 @pytest.fixture(scope='module')
 def lab(folder, tmp_path_factory):
-    "JupyterLab on a free port, in a folder with a notebook and photos"
+    "JupyterLab on a free port, in a folder with a notebook and photos, untouched by what is set up for this user"
     root = tmp_path_factory.mktemp('lab')
     shutil.copytree(folder, root/'studio')
-    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(LIVE.strip()), nbformat.v4.new_code_cell('print(explorer.threshold)')])
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c.strip()) for c in CELLS])
     nb.metadata.kernelspec = dict(name='python3', display_name='Python 3', language='python')
     nbformat.write(nb, root/'explore.ipynb')
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
-    env = {k: v for k, v in os.environ.items() if k != 'CARVANA_PATH'}
+    env = {k: v for k, v in os.environ.items() if k != 'CARVANA_PATH' and not k.startswith('JUPYTER')}
     env |= {f'JUPYTER_{k}_DIR': str(root/'.jupyter'/k) for k in ('CONFIG', 'DATA', 'RUNTIME')}
-    env |= dict(JUPYTERLAB_SETTINGS_DIR=str(root/'.jupyter/settings'), JUPYTERLAB_WORKSPACES_DIR=str(root/'.jupyter/workspaces'), IPYTHONDIR=str(root/'.ipython'))
+    env |= dict(JUPYTERLAB_SETTINGS_DIR=str(root/'.jupyter/settings'), JUPYTERLAB_WORKSPACES_DIR=str(root/'.jupyter/workspaces'),
+                IPYTHONDIR=str(root/'.ipython'), JUPYTER_PREFER_ENV_PATH='1')
     words = ['-m', 'jupyterlab', '--no-browser', '--allow-root', f'--port={port}', '--ServerApp.port_retries=0', f'--ServerApp.root_dir={root}',
-             '--IdentityProvider.token=explore', '--LabApp.news_url=', '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate']
+             '--IdentityProvider.token=explore', '--LabApp.expose_app_in_browser=True', '--LabApp.news_url=',
+             '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate']
     with open(root/'lab.log', 'w') as log: server = subprocess.Popen([sys.executable, *words], cwd=root, env=env, stdout=log, stderr=log)
     url = f'http://127.0.0.1:{port}'
     for _ in range(600):
@@ -332,18 +339,42 @@ def lab(folder, tmp_path_factory):
     server.wait(30)
 
 
+KERNEL = 'jupyterapp.shell.currentWidget.context.sessionContext.session.kernel'  # undefined on the way until it is there
+
+
+def run_cells(page, url):
+    """Run the notebook from its first cell to the explorer; raises the browser's `Error`
+
+    JupyterLab says 'idle' before there is a kernel, and a cell run by then is lost. So the kernel has to be connected,
+    and a small widget has to be drawn, before the explorer's turn."""
+    page.goto(f'{url}/lab/tree/explore.ipynb?token=explore&reset', wait_until='commit')
+    page.locator('.jp-Notebook .jp-Cell').first.wait_for()
+    dialogs = page.locator('.jp-Dialog .jp-mod-accept')
+    while dialogs.count(): dialogs.first.click()
+    page.wait_for_function(f"(() => {{ try {{ return {KERNEL}.connectionStatus == 'connected' && {KERNEL}.status == 'idle' }} catch {{}} }})()")
+    page.evaluate('jupyterapp.shell.currentWidget.content.activeCellIndex = 0')
+    for seen in '.jp-OutputArea-output .widget-label', '[data-number=edge]':
+        page.evaluate("() => { jupyterapp.commands.execute('notebook:run-cell-and-select-next') }")
+        page.locator(seen).wait_for()
+
+
 @pytest.fixture(scope='module')
 def live(browser, lab):
     "The explorer in JupyterLab, its notebook run; an error of its own in the console is one too many"
+    from playwright.sync_api import Error
     url, root = lab
-    context = browser.new_context(viewport=dict(width=1500, height=1100))
-    page, faults = watched(context)
-    page.goto(f'{url}/lab/tree/explore.ipynb?token=explore')
-    page.locator('.jp-Notebook .jp-Cell').first.wait_for(timeout=120_000)
-    page.wait_for_function("document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status === 'idle'", timeout=120_000)
-    page.get_by_role('menuitem', name='Run', exact=True).click()
-    page.get_by_role('menuitem', name='Run All Cells', exact=True).click()
-    page.locator('[data-number=edge]').wait_for(timeout=120_000)
+    for attempt in 1, 2, 3:
+        context = browser.new_context(viewport=dict(width=1500, height=1100))
+        context.set_default_timeout(120_000)
+        page, faults = watched(context)
+        try: run_cells(page, url)
+        except Error as e:
+            failed = [f'JupyterLab, attempt {attempt}: {e}', 'the page:', page.locator('body').inner_text(), 'its console:', *faults,
+                      'the end of lab.log:', (root/'lab.log').read_text()[-3000:]]
+            print(*failed, sep='\n')
+            context.close()
+        else: break
+    else: pytest.fail('\n'.join(failed), pytrace=False)
     yield page, root
     context.close()
     assert not [f for f in faults if 'explorer' in f or 'widget' in f.lower()], faults

@@ -49,6 +49,7 @@ def enlarge(
     scale: float,         # by which it was shrunk
 ) -> torch.Tensor:        # float (H, W)
     "Bilinear, in register with `shrink`"
+    if tuple(prob.shape) == tuple(hw): return prob
     factor = round(1 / scale)
     exact = abs(1 / scale - factor) < 1e-6
     size = [side * factor for side in prob.shape] if exact else hw
@@ -252,8 +253,8 @@ def look(self: Predictor,
     "What the network says about a photo, or a part of one, in one piece"
     x = torch.from_numpy(np.ascontiguousarray(photo))
     if self.device.type == 'cuda': x = x.pin_memory().to(self.device, non_blocking=True)
-    mean, std = (torch.tensor(v, device=self.device) for v in (self.checkpoint.mean, self.checkpoint.std))
-    x = ((x / 255 - mean) / std).to(self.dtype).permute(2, 0, 1)[None]
+    mean, std = (255 * torch.tensor(v, device=self.device) for v in (self.checkpoint.mean, self.checkpoint.std))
+    x = x.float().sub_(mean).div_(std).to(self.dtype).permute(2, 0, 1)[None]
     with autocast(self.device): logits = self.net(x)[0].float()  # a BatchNorm that is left computes in float32
     return logits.sigmoid_() if len(logits) == 1 else logits.softmax(0)
 

@@ -32,6 +32,7 @@ VARIANTS = {
     'plain U-Net, width 16, depth 5': dict(arch='unet', lr=3e-3),
     'scale 0.5, crops of 320': dict(scale=0.5, crop=320),
     'scale 1, crops of 320': dict(scale=1., crop=320),
+    'scale 0.5 by squares of 2x2 pixels': dict(scale=0.5, subpixel=2),
     'steps of 16 squares': dict(accumulate=2),
 }
 

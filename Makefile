@@ -1,6 +1,7 @@
 # Each command sets up what it needs by itself, in .venv, once and again when settings.ini or constraints.txt change.
 #   make demo [PHOTO=mine.jpg]   cut a few synthetic cars, or the car of a photo, out of the background
 #   make test                    every notebook and everything in tests/, once
+#   make lint                    what ruff finds in the notebooks, the package and the tests; part of make test
 #   make soak                    the long form of the tests that kill a submission: at every line, and 150 times at random
 #   make lab                     JupyterLab, opened on the notebooks
 #   make readme                  README.md and its picture, from nbs/index.ipynb
@@ -18,14 +19,17 @@ ifneq ($(CARVANA_PATH),)
   export CARVANA_PATH
 endif
 
-.PHONY: demo test soak lab readme
+.PHONY: demo test lint soak lab readme
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/run-time
 	@$(BIN)/carvana-demo $(if $(PHOTO),"$(PHOTO)")
 
-test: $(VENV)/development
+test: lint
 	@MPLBACKEND=agg $(BIN)/python -m pytest tests
+
+lint: $(VENV)/development
+	@$(BIN)/ruff check
 
 soak: $(VENV)/development
 	@SOAK=1 MPLBACKEND=agg $(BIN)/python -m pytest tests/test_submission.py

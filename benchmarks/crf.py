@@ -118,7 +118,7 @@ def report(found):
     "The table, as markdown"
     lines = ['| network | CRF | dice | gain | s.e. | better, of | worst | s a photo (10 to 90 %) | memory, GB |', '|---|---|---|---|---|---|---|---|---|']
     for net in found['networks']:
-        value = lambda key: np.array([row[key] for row in net['photos']])
+        value = lambda key, photos=net['photos']: np.array([row[key] for row in photos])
         without = value('without')
         lines.append(f"| {net['network']} | none | {without.mean():.5f} | | | | | | |")
         for kind, title in [('original', '2017, full frame'), ('gated', 'fitted, gated')]:

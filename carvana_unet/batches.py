@@ -121,7 +121,7 @@ AUGMENTATIONS = dict(
     light=lambda: [Brightness(0.2, p=0.75), Contrast(0.2, p=0.75)],
     hue=lambda: [Hue(0.1, p=0.5), Saturation(0.3, p=0.5)],
     zoom=lambda: [Rotate(4, p=0.5), Zoom(0.85, 1.2, p=0.5)],
-    background=lambda: [])
+    background=list)
 
 # %% ../nbs/09_batches.ipynb #e994c591
 class ToUnit(DisplayedTransform):
@@ -130,8 +130,7 @@ class ToUnit(DisplayedTransform):
     def __init__(self,
         masks: bool = True, # or else masks hold class numbers and stay as they are
     ): self.masks = masks
-    def encodes(self, x: TensorImage): return x.float() / 255
-    def encodes(self, x: TensorMask): return x.float() / 255 if self.masks else x
+    def encodes(self, x: TensorImage | TensorMask): return x.float() / 255 if self.masks or isinstance(x, TensorImage) else x
 
 # %% ../nbs/09_batches.ipynb #a4dcd1be
 @dataclass(frozen=True)

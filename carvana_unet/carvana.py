@@ -189,7 +189,7 @@ def _missing_views(
     for p in items:
         try: views.setdefault(p.car, {})[p.view] = p.photo
         except CarvanaError: pass
-    for car, seen in views.items():
+    for seen in views.values():
         gaps = [f'{v:02}' for v in range(1, 17) if v not in seen]
         if gaps: findings.append(Finding(min(seen.values()), 'views', f'of 16 views of its car {len(gaps)} are missing ({", ".join(gaps)})'))
     return findings

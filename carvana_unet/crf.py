@@ -7,9 +7,10 @@ __all__ = ['ORIGINAL', 'GATED', 'GRID', 'CRFError', 'CRF', 'stored_crf', 'mean_f
            'Fit', 'fit_crf']
 
 # %% ../nbs/07_crf.ipynb #283e3add
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from math import inf, isfinite
-from typing import Iterable, NamedTuple
+from typing import NamedTuple
 import numpy as np
 from PIL import Image
 from .dice import boundary, dice

@@ -489,7 +489,7 @@ def show_squares(
     photo: np.ndarray,      # uint8 (H, W, 3)
     ax: object = None,      # matplotlib axes, new ones if None
     title: str = '',        # above the picture
-    figsize: tuple = None,  # of new axes, inches
+    figsize: tuple | None = None,   # of new axes, inches
 ):                          # the axes
     "Show the squares that `split` makes of a photo, brighter where they overlap"
     import matplotlib.pyplot as plt

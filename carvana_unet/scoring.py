@@ -9,7 +9,7 @@ __all__ = ['RECIPE', 'ScoringError', 'score_mask', 'standard_error', 'summary', 
 
 # %% ../nbs/13_scoring.ipynb #5c1e96f9
 import base64, html, io, json, math, random, tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 from statistics import fmean
@@ -17,7 +17,7 @@ from statistics import fmean
 import numpy as np
 from PIL import Image, ImageFilter
 
-from .carvana import CarvanaError, Pair, car_view, pairs
+from .carvana import Pair, car_view, pairs
 from .checkpoints import load_checkpoint
 from .dice import boundary, boundary_distances, boundary_error, dice, iou
 from .photos import read_mask, read_photo
@@ -142,7 +142,7 @@ def out_of_fold(
     folder: str | Path,             # data in Kaggle's layout
     k: int = 5,                     # folds
     keep: str | Path | None = None, # folder for the folds' checkpoints; None: a temporary one
-    train: callable = None,         # None: `training.train`
+    train: Callable | None = None,  # None: `training.train`
     device: str | None = None,      # None: a GPU if there is one
     seed: int = 0,                  # of the folds and of each training
     **recipe,                       # for `train`, where it differs from `RECIPE`

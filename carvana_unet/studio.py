@@ -836,14 +836,14 @@ def sign(
     ink = Image.new('L', (2 * W, 2 * H))
     if k.weights != 'none':
         pen, x = ImageDraw.Draw(ink), W / 2 - .75 * u + k.sign_x * u
-        wide = [max(x for stroke in LETTERS[l] for x, _ in stroke) + .28 for l in k.word]
+        wide = [max(x for stroke in LETTERS[c] for x, _ in stroke) + .28 for c in k.word]
         unit = k.sign_w * 1.5 * u / sum(wide)
         tall = min(k.sign * u, unit * 1.3)
         base = H / 2 + (k.edge - .5) * u + .03 * u
-        for i, l in enumerate(k.word):
+        for i, c in enumerate(k.word):
             bold = {'thin': .07, 'bold': .2, 'rising': .07 if i < len(k.word) * .43 else .21}[k.weights] * tall
             slope = k.lean * ((x - W / 2) / (.75 * u)) * u
-            for stroke in LETTERS[l]:
+            for stroke in LETTERS[c]:
                 p = [(2 * (x + unit * a), 2 * (base + slope - tall * b)) for a, b in stroke]
                 pen.line(p, fill=255, width=max(1, round(2 * bold)), joint='curve')
             x += wide[i] * unit

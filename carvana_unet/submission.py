@@ -86,7 +86,7 @@ def write_part(
         for photo, mask in masks:
             if isinstance(mask, PhotoError):
                 failed.append(photo.name)
-                warnings.warn(str(mask))
+                warnings.warn(str(mask), stacklevel=2)
             elif isinstance(mask, Exception): raise mask
             else:
                 with Image.open(photo) as im: pixels = im.width * im.height

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from fastcore.meta import delegates
-from fastai.basics import Callback, CancelEpochException, Learner, Metric, set_seed
+from fastai.basics import Callback, CancelEpochException, Metric, set_seed
 from fastai.callback.channelslast import ChannelsLast
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import Learner  # with fit_one_cycle
@@ -247,7 +247,8 @@ class RestartingLearner(Learner):
     "A fastai Learner that begins with epoch `first_epoch`"
     first_epoch = 0
     def _do_fit(self):
-        for self.epoch in range(self.first_epoch, self.n_epoch):
+        for epoch in range(self.first_epoch, self.n_epoch):
+            self.epoch = epoch
             self._with_events(self._do_epoch, 'epoch', CancelEpochException)
 
 # %% ../nbs/10_training.ipynb #0be44a09

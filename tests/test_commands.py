@@ -58,7 +58,7 @@ def without(module, name, *words, cwd):
 def lines(text):
     "The lines of stderr, without the progress bar"
     last = [part.split('\r')[-1].strip() for part in text.split('\n')]
-    return [l for l in last if l and '%|' not in l]
+    return [line for line in last if line and '%|' not in line]
 
 
 def assert_faults(result, *names):
@@ -132,7 +132,7 @@ def test_predict_several(photos, model, tmp_path):
     assert result.returncode == 0, result.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == ['front.jpg', 'front_OUT.png', 'side.jpg', 'side_OUT.png']
     assert all(is_mask(p.with_name(f'{p.stem}_OUT.png')) for p in photos)
-    assert [Path(l.split(':')[0]).name for l in result.stdout.splitlines()] == ['front_OUT.png', 'side_OUT.png']
+    assert [Path(line.split(':')[0]).name for line in result.stdout.splitlines()] == ['front_OUT.png', 'side_OUT.png']
     assert '2/2' in result.stderr  # the progress bar
     assert lines(result.stderr) == []
 
@@ -187,7 +187,7 @@ def test_viz_shows_each_photo_and_its_mask(photos, model, tmp_path):
     env = environment(MPLBACKEND='module://screen', PYTHONPATH=str(tmp_path))
     result = call('predict', '-m', model, '-i', *photos, '--viz', cwd=tmp_path, env=env)
     assert result.returncode == 0 and lines(result.stderr) == []
-    assert [l for l in result.stdout.splitlines() if 'shown' in l] == ['shown: front.jpg 2', 'shown: side.jpg 2']
+    assert [line for line in result.stdout.splitlines() if 'shown' in line] == ['shown: front.jpg 2', 'shown: side.jpg 2']
     assert len(list(tmp_path.glob('*_OUT.png'))) == 2
 
 
@@ -349,7 +349,7 @@ def test_score(studio, model, tmp_path):
     (tmp_path/'cars.txt').write_text(f'{car_id(1)}\n{car_id(3)}\n')
     result = call('score', model, studio, '--cars', 'cars.txt', '--last', 1, cwd=tmp_path)
     assert result.returncode == 0 and lines(result.stderr) == []
-    table = dict(l.split('  ', 1) for l in result.stdout.splitlines())
+    table = dict(line.split('  ', 1) for line in result.stdout.splitlines())
     assert table['photos, cars'].strip() == '4, 1'
     assert 0 <= float(table['mean dice']) <= 1
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from carvana_unet.dice import boundary_error, dice
 from carvana_unet.explorer import MaskExplorer, eight_bits
-from carvana_unet.photos import read_mask, read_photo
+from carvana_unet.photos import read_mask
 from carvana_unet.studio import studio_photo, write_studio
 
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')

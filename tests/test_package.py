@@ -114,8 +114,8 @@ def test_every_dynamic_field_is_filled(metadata):
 
 def test_the_requirements_cover_every_import(metadata):
     lines = metadata.get_all('Requires-Dist')
-    base = requirements(l for l in lines if 'extra ==' not in l)
-    extra = requirements(l for l in lines if 'extra == "train"' in l or 'extra == "crf"' in l or 'extra == "explore"' in l)
+    base = requirements(line for line in lines if 'extra ==' not in line)
+    extra = requirements(line for line in lines if any(f'extra == "{name}"' in line for name in ('train', 'crf', 'explore')))
     for file in (ROOT/'carvana_unet').glob('*.py'):
         tree = ast.parse(file.read_text(encoding='utf-8'))
         at_once = ast.Module([n for n in tree.body if not isinstance(n, (ast.FunctionDef, ast.ClassDef))], [])
@@ -124,7 +124,7 @@ def test_the_requirements_cover_every_import(metadata):
 
 
 def test_the_constraints_pin_every_requirement():
-    pinned = requirements(l for l in (ROOT/'constraints.txt').read_text().splitlines() if not l.startswith('#'))
+    pinned = requirements(line for line in (ROOT/'constraints.txt').read_text().splitlines() if not line.startswith('#'))
     config = Config(ROOT, 'settings.ini')
     for key in (f'{extra}requirements' for extra in ('', 'train_', 'crf_', 'explore_', 'kaggle_', 'test_')):
         for name, wanted in requirements(config[key].split()).items():
@@ -146,7 +146,7 @@ def test_importing_the_predictor_does_not_import_fastai():
 
 def test_other_names_are_unknown():
     import carvana_unet
-    with pytest.raises(AttributeError, match="'carvana_unet' has no attribute 'Predicter'"): carvana_unet.Predicter
+    with pytest.raises(AttributeError, match="'carvana_unet' has no attribute 'Predicter'"): _ = carvana_unet.Predicter
 
 
 def test_readme_and_index_agree():

@@ -12,10 +12,10 @@ from PIL import Image
 from torch import nn
 
 from carvana_unet.checkpoints import Checkpoint, save_checkpoint
-from carvana_unet.photos import PhotoError, read_classes, read_mask, read_photo
+from carvana_unet.photos import PhotoError, read_classes, read_photo
 from carvana_unet.prediction import Predictor, PredictionError, overlapped, shrink
 from carvana_unet.unet import UNet
-from test_commands import assert_faults, call, cache, lines, model, photos, studio, without  # fixtures, too
+from test_commands import assert_faults, call, cache, model, photos, studio, without  # noqa: F401, fixtures, too
 
 soak = pytest.mark.skipif('SOAK' not in os.environ, reason='long; set SOAK=1')
 
@@ -95,7 +95,7 @@ def test_tiles_say_what_the_whole_photo_says():
 
 def test_too_little_memory_is_said_with_what_is_enough():
     p = dark(max_memory=.01)
-    with pytest.raises(PredictionError, match=r'4000x3000 does not fit into 0.01 GB; allow (\d\.\d) GB') as e:
+    with pytest.raises(PredictionError, match=r'4000x3000 does not fit into 0.01 GB; allow (\d\.\d) GB'):
         p.mask(np.zeros((3000, 4000, 3), np.uint8))
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from carvana_unet.photos import PhotoError, read_mask
 from carvana_unet.rle import decode
 from carvana_unet.studio import write_studio
-from carvana_unet.submission import HEADER, SubmissionError, finished_rows, read_rows, submit
+from carvana_unet.submission import HEADER, SubmissionError, read_rows, submit
 from test_commands import BIN, assert_faults, call, environment, model  # noqa: F401, a fixture
 
 SOAK = bool(os.environ.get('SOAK'))
@@ -243,7 +243,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path):
 
 # the command
 
-def test_command_under_torchrun(studio, model, tmp_path):  # noqa: F811
+def test_command_under_torchrun(studio, model, tmp_path):
     "Two processes, as a user starts them, and one, write the same bytes"
     words = [studio, '--sample', studio.parent/'sample.csv', '-m', model, '--cpu']
     assert call('submit', *words, '-o', 'one.csv', cwd=tmp_path).stdout == 'one.csv: 12 rows, 0.0 MB, verified\n'
@@ -255,7 +255,7 @@ def test_command_under_torchrun(studio, model, tmp_path):  # noqa: F811
     assert left(tmp_path) == ['one.csv', 'one.csv.json', 'two.csv', 'two.csv.json']
 
 
-def test_command_tells_of_each_unreadable_photo(studio, model, tmp_path):  # noqa: F811
+def test_command_tells_of_each_unreadable_photo(studio, model, tmp_path):
     folder = Path(shutil.copytree(studio, tmp_path/'test'))
     half, words = sorted(folder.iterdir())[4:6]
     half.write_bytes(half.read_bytes()[:300])

@@ -1,7 +1,7 @@
 # Each command sets up what it needs by itself, in .venv, once and again when settings.ini or constraints.txt change.
 #   make demo [PHOTO=mine.jpg]   cut a few synthetic cars, or the car of a photo, out of the background
 #   make test                    every notebook and everything in tests/, once
-#   make lint                    what ruff finds in the notebooks, the package and the tests; part of make test
+#   make lint                    ruff on the notebooks, the package and the tests, pyright on the package; part of make test
 #   make soak                    the long form of the tests that kill a submission: at every line, and 150 times at random
 #   make lab                     JupyterLab, opened on the notebooks
 #   make readme                  README.md and its picture, from nbs/index.ipynb
@@ -30,6 +30,7 @@ test: lint
 
 lint: $(VENV)/development
 	@$(BIN)/ruff check
+	@$(BIN)/pyright --pythonpath $(BIN)/python
 
 soak: $(VENV)/development
 	@SOAK=1 MPLBACKEND=agg $(BIN)/python -m pytest tests/test_submission.py
@@ -50,7 +51,7 @@ $(VENV)/run-time: $(SETUP)
 
 # pydensecrf2 comes as C++ source; only the CRF needs it.
 $(VENV)/development: $(VENV)/run-time
-	@echo "Adding the development packages: 0.2 GB to download, 0.9 GB on disk."
+	@echo "Adding the development packages: 0.3 GB to download, 1.2 GB on disk."
 	@$(PIP) install --quiet -c constraints.txt -e '.[train,explore,test]'
 	@$(PIP) install --quiet -c constraints.txt -e '.[dev]' >$(VENV)/crf.log 2>&1 || \
 	  echo "pydensecrf2 did not compile (it needs a C++ compiler; see $(VENV)/crf.log): going on without the CRF."

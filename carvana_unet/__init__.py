@@ -1,6 +1,9 @@
 __version__ = "0.1.0"
 __all__ = ["Predictor"]
 
+from typing import TYPE_CHECKING
+if TYPE_CHECKING: from .prediction import Predictor
+
 
 def __getattr__(name):
     "Import `Predictor` when it is first asked for: `import carvana_unet` alone stays light"

@@ -144,7 +144,8 @@ class Square:
     @property
     def hw(self) -> tuple[int, int]:
         "Height and width of the photo at the network's scale"
-        return tuple(self.photo.shape[-2:] if isinstance(self.photo, torch.Tensor) else self.photo.shape[:2])
+        h, w = self.photo.shape[-2:] if isinstance(self.photo, torch.Tensor) else self.photo.shape[:2]
+        return h, w
 
     def tensor(self) -> torch.Tensor: # uint8 (4, S, S)
         "Its pixels, mask last"

@@ -81,7 +81,7 @@ def split_cars(
 ) -> tuple[list[Pair], list[Pair]]:                 # to train on, to validate on
     "Split by car; raises `CarvanaError` if either side would be empty"
     cars = sorted({p.car for p in items})
-    if isinstance(valid, float): chosen = random.Random(seed).sample(cars, round(valid * len(cars)))
+    if isinstance(valid, (int, float)): chosen = random.Random(seed).sample(cars, round(valid * len(cars)))
     else: chosen = read_cars(valid) if isinstance(valid, (str, Path)) else valid
     train, held = [p for p in items if p.car not in chosen], [p for p in items if p.car in chosen]
     if not (train and held):
@@ -240,7 +240,7 @@ def _mask_findings(
     colors = len(im.getcolors(256) or range(257)) if im.mode in ('P', 'RGB') else 2
     many = mid > 8 and mid > 4 * edge() or (colors > 2 and not off)
     numbers = np.flatnonzero(im.histogram()[:256]) if im.mode in ('L', 'P') else []
-    shades = np.reshape(im.getpalette('RGB'), (-1, 3))[numbers] if im.mode == 'P' else np.zeros((1, 3))
+    shades = np.reshape(im.getpalette('RGB') or [], (-1, 3))[numbers] if im.mode == 'P' else np.zeros((1, 3))
     if 2 < len(numbers) and numbers[-1] < 32 and (many or top < 32 or np.ptp(shades, axis=1).any()): return note('classes', f'holds the numbers {", ".join(map(str, numbers))}'), mask
     if many: return note('mask', f'has {max(len(used), colors)} levels or colours over large parts, not two'), mask
     if jpeg or off > 10 * mid: return note('noise', f'has {len(used)} grey levels, as JPEG leaves them'), mask
@@ -300,7 +300,7 @@ def examine(
             findings.append(Finding(path, 'unreadable', str(e).removeprefix(f'{path}: ').rpartition(';')[0]))
     stored, drawn = read(pair.photo, _decode, False), read(pair.mask, _decode)
     small = stored and read(pair.photo, read_photo, 8 if min(stored.size) >= 512 else 1)
-    if findings: return Look(findings)
+    if stored is None or drawn is None or small is None: return Look(findings)
     odd, mask = _mask_findings(pair.mask, drawn)
     digest = lambda x: hashlib.blake2b(x.tobytes(), digest_size=16).digest()
     look = Look(odd + _fit(pair, stored, drawn), digest(small), digest(np.packbits(mask)) if 0 < mask.mean() < 1 else b'',
@@ -315,14 +315,14 @@ def _sizes(
 ) -> list[Finding]: # remarks
     "Photos that have another size than most"
     sizes = Counter(look.size for look in looks.values() if look.size)
-    usual = max(sizes, key=sizes.get, default=None)
+    usual = max(sizes, key=lambda size: sizes[size], default=())
     return [Finding(pair.photo, 'sizes', '{}x{} pixels, most photos {}x{}'.format(*look.size, *usual))
             for pair, look in looks.items() if look.size and look.size != usual]
 
 # %% ../nbs/02_carvana.ipynb #22e6c9d8
 def _duplicates(
     looks: dict[Pair, Look],
-    valid: set = frozenset(),   # cars that validate
+    valid: set | frozenset = frozenset(),   # cars that validate
 ) -> list[Finding]:
     "Photos, and masks, with the pixels of an earlier one"
     first, findings = {}, []

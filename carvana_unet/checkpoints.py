@@ -8,7 +8,7 @@ __all__ = ['Checkpoint', 'write_atomically', 'save_checkpoint', 'to_8_bits', 'fr
 
 # %% ../nbs/05_checkpoints.ipynb #3e4cf07a
 import io, os
-from importlib.util import find_spec
+from importlib.resources import files
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 import torch
@@ -113,6 +113,6 @@ def find_model(
     name: str | Path = 'MODEL.pth',  # a path, or the name of a model that the package ships
 ) -> Path:                           # an existing file
     "Look in the working folder, then in the package; raises `CheckpointError` if it is in neither"
-    for path in (Path(name), Path(find_spec("carvana_unet").origin).parent/name):
+    for path in (Path(name), Path(str(files('carvana_unet')), name)):
         if path.is_file(): return path
     raise CheckpointError(f'{name}: no such model in this folder or in the package; train one with carvana-train')

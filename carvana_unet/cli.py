@@ -13,15 +13,20 @@ __all__ = ['threshold', 'scale', 'positive', 'weight', 'count', 'size', 'FORMATS
 
 # %% ../nbs/15_cli.ipynb #30d15417
 import argparse, functools, glob, itertools, os, shlex, shutil, sys, warnings
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
+from typing import TYPE_CHECKING, NoReturn
+if TYPE_CHECKING:  # a command imports what takes long when it knows what it is to do
+    import numpy as np
+    from carvana_unet.prediction import Prediction, Predictor
 
 # %% ../nbs/15_cli.ipynb #e081225b
 def stop(
     message: str,    # what is wrong and what to do about it, one line
     status: int = 1, # exit status
-):
+) -> NoReturn:
     "Print `message` on stderr and end the program"
     print(message, file=sys.stderr)
     raise SystemExit(status)
@@ -60,8 +65,8 @@ def warn(
 
 # %% ../nbs/15_cli.ipynb #a2213b6c
 def command(
-    f: callable, # function of the command line's words (None: those of this process)
-) -> callable: # the same, fit for a terminal
+    f: Callable, # function of the command line's words (None: those of this process)
+) -> Callable: # the same, fit for a terminal
     "End `f` with one line and status 1 on a known error, with status 130 on Ctrl-C"
     @functools.wraps(f)
     def run(argv: list[str] | None = None):
@@ -79,9 +84,9 @@ def command(
 # %% ../nbs/15_cli.ipynb #d9513b12
 def checked(
     kind: type,        # int or float
-    allowed: callable, # value -> bool
+    allowed: Callable, # value -> bool
     what: str,         # what an allowed value is, in words
-) -> callable: # type function for argparse
+) -> Callable: # type function for argparse
     "Read a number from the command line and refuse it unless `allowed`"
     def read(text: str):
         try: value = kind(text)
@@ -205,19 +210,19 @@ def can_show() -> bool:
         plt.switch_backend(plt.get_backend())
         if plt.get_backend().lower() not in WRITERS: return True
         why = 'there is no display'
-    except ModuleNotFoundError as e: why = e.name.partition('.')[0] + ' is not installed (pip install matplotlib)'
+    except ModuleNotFoundError as e: why = str(e.name).partition('.')[0] + ' is not installed (pip install matplotlib)'
     except Exception as e: why = one_line(e)
     print(f'--viz: nothing is shown, {why}', file=sys.stderr)
     return False
 
 # %% ../nbs/15_cli.ipynb #12476c8b
 def picture(
-    found: object,              # a `Prediction`
+    found: 'Prediction',        # of the photo
     photo: Path,                # of what
     style: str,                 # one of `FORMATS`
-    background: object = (255, 255, 255),   # RGB colour or uint8 (H, W, 3) photo, for 'background'
+    background: 'tuple | np.ndarray' = (255, 255, 255), # RGB colour or uint8 (H, W, 3) photo, for 'background'
     shadow: bool = False,       # keep the car's shadow on it?
-) -> object: # bool (H, W), uint8 (H, W[, 3 or 4]), or float32 (H, W)
+) -> 'np.ndarray': # bool (H, W), uint8 (H, W[, 3 or 4]), or float32 (H, W)
     "What is to be written of a prediction, as an array"
     if style == 'mask': return found.classes if len(found.small) > 2 else found.mask
     if style == 'probability': return found.probability
@@ -229,7 +234,7 @@ def picture(
 
 # %% ../nbs/15_cli.ipynb #fe9aff47
 def write(
-    result: object, # from `picture`
+    result: 'np.ndarray', # from `picture`
     path: Path,     # .png; some may be .jpg
 ):
     "Write an array as the picture that it is; raises `PhotoError` if it cannot be written"
@@ -242,7 +247,7 @@ def write(
 # %% ../nbs/15_cli.ipynb #b866ddb8
 def background(
     text: str | None, # picture file, name of a colour, or #rrggbb; None: white
-) -> object: # uint8 (H, W, 3), or (red, green, blue)
+) -> 'tuple | np.ndarray': # uint8 (H, W, 3), or (red, green, blue)
     "What `--background` means, or one line that says that it means nothing"
     from PIL import ImageColor
     from carvana_unet.photos import read_photo
@@ -252,7 +257,7 @@ def background(
 
 # %% ../nbs/15_cli.ipynb #63d5fe75
 def told(
-    found: object,  # a `Prediction`
+    found: 'Prediction',
     name: Path,     # of what was written, or else of the photo
 ) -> str: # one line
     "What became of a photo, for the person"
@@ -262,7 +267,7 @@ def told(
 
 # %% ../nbs/15_cli.ipynb #964fe33e
 def predict_photos(
-    predictor: object,                    # a `Predictor`
+    predictor: 'Predictor',               # finds the masks
     jobs: list[tuple[Path, Path | None]], # photo, and what to write; None: nothing
     viz: bool = False,                    # show each?
     views: list | None = None,            # gets what is to turn in a spin
@@ -290,13 +295,13 @@ def predict_photos(
             line, mask, turning = result
             bar.write(line, file=sys.stdout)
             if viz: show(photo, mask)
-            if turning is not None: views.append(turning)
+            if views is not None: views.append(turning)
     return failed
 
 # %% ../nbs/15_cli.ipynb #7c25a780
 def show(
     photo: Path,    # to be read
-    mask: object,   # bool (H, W) array
+    mask: 'np.ndarray', # bool (H, W)
 ):
     "Show a photo beside its mask, until the window is closed"
     import matplotlib.pyplot as plt
@@ -413,11 +418,11 @@ def use_it(
     return shlex.join([*words, '--model', str(model), '--input', str(photo), '--output', 'mask.png'])
 
 # %% ../nbs/15_cli.ipynb #7fe62cfb
-def train_function() -> callable:
+def train_function() -> Callable:
     "`training.train`, or one line that says what it needs"
     try: from carvana_unet.training import train
     except ModuleNotFoundError as e:
-        stop(f"{e.name.partition('.')[0]} is not installed, and training needs it; pip install 'carvana-unet[train]'")
+        stop(f"{str(e.name).partition('.')[0]} is not installed, and training needs it; pip install 'carvana-unet[train]'")
     return train
 
 # %% ../nbs/15_cli.ipynb #a74591dc
@@ -696,11 +701,12 @@ def processes() -> tuple[int, int, int]: # rank, rank on this machine, world siz
     "Which of how many processes this one is, as `RANK`, `LOCAL_RANK` and `WORLD_SIZE` say"
     told = [os.environ.get(name, default) for name, default in [('RANK', '0'), ('LOCAL_RANK', '0'), ('WORLD_SIZE', '1')]]
     if not all(t.isdecimal() for t in told): stop(f'RANK, LOCAL_RANK and WORLD_SIZE are {", ".join(told)}; set whole numbers')
-    return tuple(map(int, told))
+    rank, local_rank, world_size = map(int, told)
+    return rank, local_rank, world_size
 
 # %% ../nbs/15_cli.ipynb #e08bd8ed
 def made_with(
-    predictor: object, # a `Predictor`
+    predictor: 'Predictor',
     model: Path,       # its file
 ) -> dict: # in JSON's types
     "What masks depend on, for a submission that must not mix them"
@@ -758,8 +764,8 @@ def unseen_seeds(
 def save_pictures(
     folder: Path,        # where to
     name: str,           # stem of the files
-    photo: object,       # uint8 (H, W, 3) array
-    mask: object,        # bool (H, W) array
+    photo: 'np.ndarray', # uint8 (H, W, 3)
+    mask: 'np.ndarray',  # bool (H, W)
 ):
     "Save the mask, the cut-out and the overlay of a photo"
     from carvana_unet.photos import cutout, overlay, write_mask, write_photo
@@ -769,7 +775,7 @@ def save_pictures(
 
 # %% ../nbs/15_cli.ipynb #d959057e
 def demo_studio(
-    predictor: object, # a `Predictor`
+    predictor: 'Predictor',
     folder: Path,      # for the pictures
 ):
     "Draw four views of two unseen cars, predict them, save the pictures and print the dice of each"

@@ -137,12 +137,14 @@ def _box(
     if not isfinite(params.radius): return np.s_[:, :]
     outline, margin = boundary(probability > .5), round(params.radius + params.bilateral_sxy) + 1
     rows, cols = (np.flatnonzero(outline.any(axis)) for axis in (1, 0))
-    return tuple(slice(max(0, i[0] - margin), i[-1] + margin + 1) for i in (rows, cols)) if len(rows) else None
+    if not len(rows): return None
+    high, wide = (slice(max(0, i[0] - margin), i[-1] + margin + 1) for i in (rows, cols))
+    return high, wide
 
 # %% ../nbs/07_crf.ipynb #738bfbde
-def _resize(x: np.ndarray, hw: tuple[int, int], how: Image.Resampling) -> np.ndarray:
+def _resize(x: np.ndarray, hw: tuple[int, ...], how: Image.Resampling) -> np.ndarray:
     "A picture at another size, as it is if it has that size"
-    return x if x.shape[:2] == hw else np.asarray(Image.fromarray(x).resize(hw[::-1], how))
+    return x if x.shape[:2] == hw else np.asarray(Image.fromarray(x).resize((hw[1], hw[0]), how))
 
 # %% ../nbs/07_crf.ipynb #7975b75a
 GATED = CRF(bilateral_sxy=20, bilateral_srgb=5, bilateral_compat=1, gaussian_sxy=5, gaussian_compat=2, iterations=5,

@@ -9,8 +9,9 @@ __all__ = ['PICTURES', 'CRF_KNOBS', 'STATIC', 'VIEWS', 'PAGE', 'ExplorerError', 
 
 # %% ../nbs/14_explorer.ipynb #46d131de
 import base64, collections, functools, io, json, os, threading, time
+from collections.abc import Callable
 from dataclasses import asdict, replace
-from importlib.util import find_spec
+from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 import anywidget, traitlets
@@ -218,7 +219,7 @@ class Latest:
         threading.Thread(target=self._work, daemon=True).start()
 
     def ask(self,
-        job: callable,  # without arguments
+        job: Callable,  # without arguments
     ):
         "Do this next, instead of what was asked before and has not begun"
         with self.wake:
@@ -259,7 +260,7 @@ def controls(
               for k, label in CRF_KNOBS.items())]
 
 # %% ../nbs/14_explorer.ipynb #c98c132c
-STATIC = Path(find_spec('carvana_unet').origin).parent/'static'
+STATIC = Path(str(files('carvana_unet')))/'static'
 VIEWS = 'overlay photo mask cutout outline heat uncertainty disagreement difference refinement'.split()
 
 class MaskExplorer(anywidget.AnyWidget):
@@ -291,7 +292,7 @@ class MaskExplorer(anywidget.AnyWidget):
         base = CRF(**first.checkpoint.crf) if first.checkpoint.crf else GATED
         knobs = dict(model=models[0], scale=first.scale, squares=False, tta=False, crf=bool(first.checkpoint.crf))
         knobs |= {k: getattr(base, k) for k in CRF_KNOBS}
-        offered = controls(models, base, knobs['crf'])
+        offered = controls(models, base, bool(first.checkpoint.crf))
         knobs |= {k: state.pop(k) for k in knobs.keys() & state.keys()}
         self.stages, self.worker, self.ranking = Stages(found, device, base), Latest(), 0
         super().__init__(photos=[s.info() for s in found], threshold=first.threshold, controls=offered, knobs=knobs, **state)
@@ -318,7 +319,7 @@ def _hello(self: MaskExplorer):
 @patch
 def _try(self: MaskExplorer,
     index: int,         # of the photo
-    job: callable,      # without arguments, gives a line to tell or None
+    job: Callable,      # without arguments, gives a line to tell or None
 ):
     "Do a job; tell what it says, or its error"
     try: line, error = job(), False
@@ -392,12 +393,12 @@ def _save(self: MaskExplorer,
     size: list,         # width and height, pixels
 ):
     "Write what the browser shows, and say where"
-    shot, mask = self.stages.shots[index], np.frombuffer(mask, np.uint8).reshape(size[::-1]) > 0
+    shot, drawn = self.stages.shots[index], np.frombuffer(mask, np.uint8).reshape(size[::-1]) > 0
     old = shot.mask or shot.photo
     def job():
-        if what == 'mask': path = write_mask(mask, shot.photo.with_name(f'{shot.photo.stem}_OUT.png'))
-        elif what == 'cutout': path = write_photo(cutout(self.stages.photo(index), mask), shot.photo.with_name(f'{shot.photo.stem}_cutout_OUT.png'))
-        else: path = write_mask(mask, unused(old.with_name(f'{old.stem}_corrected_OUT.png')))
+        if what == 'mask': path = write_mask(drawn, shot.photo.with_name(f'{shot.photo.stem}_OUT.png'))
+        elif what == 'cutout': path = write_photo(cutout(self.stages.photo(index), drawn), shot.photo.with_name(f'{shot.photo.stem}_cutout_OUT.png'))
+        else: path = write_mask(drawn, unused(old.with_name(f'{old.stem}_corrected_OUT.png')))
         return f'{path}: written'
     self._try(index, job)
 
@@ -493,6 +494,7 @@ def show_squares(
 ):                          # the axes
     "Show the squares that `split` makes of a photo, brighter where they overlap"
     import matplotlib.pyplot as plt
+    from matplotlib.patches import Rectangle
     h, w = photo.shape[:2]
     if ax is None: ax = plt.subplots(figsize=figsize or (6, 6 * h / w))[1]
     size, along = min(h, w), int(w >= h)
@@ -500,8 +502,8 @@ def show_squares(
     ax.imshow(photo); ax.set_title(title); ax.axis('off')
     for i, start in enumerate(origins):
         x, y = (start, 0) if along else (0, start)
-        ax.add_patch(plt.Rectangle((x - .5, y - .5), size, size, fill=False, lw=2, ec=f'C{i}', clip_on=False))
+        ax.add_patch(Rectangle((x - .5, y - .5), size, size, fill=False, lw=2, ec=f'C{i}', clip_on=False))
     for a, b in zip(origins, origins[1:]):
         x, y, dx, dy = (b, 0, a + size - b, h) if along else (0, b, w, a + size - b)
-        ax.add_patch(plt.Rectangle((x - .5, y - .5), dx, dy, fc='white', alpha=.35, lw=0))
+        ax.add_patch(Rectangle((x - .5, y - .5), dx, dy, fc='white', alpha=.35, lw=0))
     return ax

@@ -145,7 +145,7 @@ def write_photo(
     return _save(Image.fromarray(photo), path, compress_level=3)
 
 # %% ../nbs/00_photos.ipynb #3fe25937
-COLOURS = np.uint8([[0, 0, 0], [230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66], [0, 114, 178], [213, 94, 0], [204, 121, 167]])  # Okabe and Ito's, which the colour-blind can tell apart
+COLOURS = np.array([[0, 0, 0], [230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66], [0, 114, 178], [213, 94, 0], [204, 121, 167]], np.uint8)  # Okabe and Ito's, which the colour-blind can tell apart
 
 def write_classes(
     labels: np.ndarray,  # uint8 (H, W): class numbers
@@ -254,7 +254,7 @@ def on_background(
     h, w = alpha.shape
     if isinstance(background, np.ndarray): back = np.asarray(ImageOps.fit(Image.fromarray(background), (w, h)), np.float32)
     else: back = np.full((h, w, 3), background[:3], np.float32)
-    if keep_shadow: back = back * shadow(photo, np.float32(alpha))[..., None]
+    if keep_shadow: back = back * shadow(photo, alpha.astype(np.float32))[..., None]
     front = foreground(photo, alpha) if alpha.dtype != bool else photo
     a = alpha[..., None].astype(np.float32)
     return (front * a + back * (1 - a)).round().astype(np.uint8)

@@ -26,6 +26,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from fastcore.basics import patch
 from .carvana import Pair
 from .checkpoints import Checkpoint, find_model, load_checkpoint
+from .crf import CRF, GATED, refine
 from .dice import boundary, boundary_error, dice
 from .photos import read_mask, read_photo, read_reduced
 from .squares import disagreement, merge, split, tiled
@@ -126,7 +127,7 @@ class Prediction:
     @property
     def classes(self) -> np.ndarray: # uint8 (H, W): 0 for background, then 1, 2, ...
         "The most probable class of each pixel of the car"
-        labels = np.uint8(self.mask)
+        labels = self.mask.astype(np.uint8)
         if len(self.small) > 2:
             best = self._full(1)
             for i in range(2, len(self.small)):  # one at a time: a large photo has large maps
@@ -144,7 +145,7 @@ class Prediction:
 def doubts(
     prob: torch.Tensor,         # float32 (h, w) in [0, 1], of the car
     threshold: float,           # above it is car
-    band: int = 4,              # pixels at the network's scale that count as next to the outline
+    band: int = 4, /,           # pixels at the network's scale that count as next to the outline
     **gaps: torch.Tensor,       # float32 (h, w) each, how far two looks at the photo are apart
 ) -> dict[str, float]:          # shares of the car's area (`outline`, `elsewhere`, the gaps) and of its outline (`frame`)
     "How wrong the network itself expects its mask to be"
@@ -172,9 +173,9 @@ class PredictionError(ValueError):
 
 # %% ../nbs/08_prediction.ipynb #c3c458f6
 def chosen_crf(
-    asked: object,      # None, a bool or a `CRF`
+    asked: CRF | bool | None,   # True: the checkpoint's, or else the default; False: none; None: the checkpoint's, if it has one
     stored: dict,       # the checkpoint's parameters; empty: refinement does not pay for its network
-) -> object:            # a `CRF`, or None for none
+) -> CRF | None:         # None: none
     "Which refinement is meant; raises `PredictionError` if it is asked for and pydensecrf is missing"
     if asked is False or asked is None and not stored: return None
     if find_spec('pydensecrf') is None:
@@ -182,7 +183,6 @@ def chosen_crf(
         if asked is not None: raise PredictionError(missing)
         warnings.warn(f'masks are not refined, as this model would have it: {missing}', stacklevel=3)
         return None
-    from carvana_unet.crf import CRF, GATED
     if isinstance(asked, CRF): return asked
     return CRF(**stored) if stored else GATED
 
@@ -196,7 +196,7 @@ class Predictor:
         threshold: float | None = None,                 # in (0, 1); None: the checkpoint's
         tta: bool = False,          # also predict the mirrored photo, and take the mean: twice the time
         squares: bool = False,      # predict overlapping squares instead of the whole photo
-        crf: object = None,         # a `CRF`; True: the checkpoint's, or else the default; False: none; None: the checkpoint's, if it has one
+        crf: CRF | bool | None = None,  # True: the checkpoint's, or else the default; False: none; None: the checkpoint's, if it has one
         max_memory: float = 1.5,    # GB for a photo; one that needs more is done in tiles
     ):
         self.checkpoint = model if isinstance(model, Checkpoint) else load_checkpoint(find_model(model))
@@ -210,7 +210,7 @@ class Predictor:
         net = fold(self.checkpoint.net())
         folded = not any(isinstance(m, nn.BatchNorm2d) for m in net.modules())
         self.dtype = torch.bfloat16 if folded and has_bf16(self.device) else torch.float32
-        self.net = net.to(self.device, self.dtype, memory_format=torch.channels_last).eval()
+        self.net = net.to(self.device, self.dtype).to(memory_format=torch.channels_last).eval()
 
 # %% ../nbs/08_prediction.ipynb #2fd5b762
 @patch
@@ -315,8 +315,7 @@ def infer(self: Predictor,
         gaps = {k: (v + more[k].flip(-1)) / 2 for k, v in gaps.items()} | dict(flip=(car(maps) - car(flipped)).abs())
         maps = (maps + flipped) / 2
     found = Prediction(maps, small.hw, small.scale, self.threshold, doubts(car(maps), self.threshold, **gaps))
-    if self.crf:
-        from carvana_unet.crf import refine
+    if self.crf and small.full is not None:
         found.refined = refine(small.full, found.probability, self.crf)
     return found
 
@@ -391,11 +390,9 @@ def evaluate(
     progress: bool = False, # show a bar
 ) -> list[dict]:            # per photo: name, car, view, dice, boundary_error (px), trust, seconds
     "Score every photo at its full size"
-    if progress:
-        from tqdm import tqdm
-        items = tqdm(items, unit='photo')
+    from tqdm import tqdm
     rows = []
-    for pair in items:
+    for pair in tqdm(items, unit='photo', disable=not progress):
         start = time.perf_counter()
         found = predictor.predict(pair.photo)
         mask = found.mask

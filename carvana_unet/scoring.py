@@ -9,10 +9,11 @@ __all__ = ['RECIPE', 'ScoringError', 'score_mask', 'standard_error', 'summary', 
 
 # %% ../nbs/13_scoring.ipynb #5c1e96f9
 import base64, html, io, json, math, random, tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -39,7 +40,7 @@ def score_mask(
     if mask.shape != true.shape:
         raise ScoringError('{}: the mask is {}x{} and the true one {}x{}; predict at full size'.format(name, *mask.shape[::-1], *true.shape[::-1]))
     (car, view), d = car_view(name), float(dice(mask, true))
-    far = boundary_distances(mask, true) if mask.any() and true.any() else np.float64([boundary_error(mask, true)])
+    far = boundary_distances(mask, true) if mask.any() and true.any() else np.array([boundary_error(mask, true)])
     return dict(name=name, car=car, view=view, dice=d, iou=iou(d), boundary_error=float(far.mean()), p95=float(np.percentile(far, 95, method='nearest')))
 
 # %% ../nbs/13_scoring.ipynb #76fd95d6
@@ -89,7 +90,7 @@ def score_variants(
 def true_masks(
     source: str | Path,                     # Kaggle's folder, a folder of masks, or a CSV file of run lengths
     hw: tuple[int, int] = (1280, 1918),     # height and width of the photos, for a CSV file
-) -> dict[str, callable]:                   # name of the photo -> function that gives its mask, bool (H, W)
+) -> dict[str, Callable]:                   # name of the photo -> function that gives its mask, bool (H, W)
     "The masks that a submission is compared with; raises `ScoringError` if there are none"
     source = Path(source)
     if source.suffix in ('.csv', '.gz'): return {Path(name).stem: lambda rle=rle: decode(rle, hw) for name, rle in read_rows(source)}
@@ -101,7 +102,7 @@ def true_masks(
 # %% ../nbs/13_scoring.ipynb #57435b20
 def score_submission(
     submission: str | Path,         # CSV file
-    truth: dict[str, callable],     # of `true_masks`
+    truth: dict[str, Callable],     # of `true_masks`
     progress: bool = False,         # show a bar
 ) -> tuple[list[dict], dict]:       # rows, sorted by name; run lengths by name
     "Score the rows of a submission whose truth is known; raises `ScoringError` if one is missing, doubled or damaged"
@@ -112,11 +113,9 @@ def score_submission(
         if name in truth: found[name] = rle
     if (missing := sorted(truth.keys() - found.keys())):
         raise ScoringError(f'{submission}: {len(missing)} of {len(truth)} photos have no row, {missing[0]} for one; predict them too')
-    names, rows = sorted(found), []
-    if progress:
-        from tqdm import tqdm
-        names = tqdm(names, unit='photo')
-    for name in names:
+    from tqdm import tqdm
+    rows = []
+    for name in tqdm(sorted(found), unit='photo', disable=not progress):
         true = truth[name]()
         try: mask = decode(found[name], true.shape)
         except RLEError as e: raise ScoringError(f'{submission}: {name}: {e}') from None
@@ -148,7 +147,9 @@ def out_of_fold(
     **recipe,                       # for `train`, where it differs from `RECIPE`
 ) -> Iterator[tuple[int, Pair, np.ndarray]]: # fold, photo, mask by a network that does not know its car
     "Train a network for each fold and predict the cars that were left out"
-    if train is None: from carvana_unet.training import train
+    if train is None:
+        from carvana_unet import training
+        train = training.train
     items = pairs(folder)
     with tempfile.TemporaryDirectory() as temporary:
         keep = Path(keep or temporary)
@@ -247,7 +248,7 @@ def make_report(
     scored: dict[str, list[dict]],  # rows of each variant; the first is the one the others are compared with
     what: str,                      # what was scored, for a person
     on: str,                        # the data
-    trained: list[str] = (),        # cars of the training that are among those scored
+    trained: Iterable[str] = (),    # cars of the training that are among those scored
 ) -> dict:                          # plain values
     "All figures of a scoring, ready for JSON"
     base = next(iter(scored.values()))
@@ -310,7 +311,7 @@ def polar_plot(
         ax.plot(angles + angles[:1], [v['view'][view] for view in views + views[:1]], 'o-', ms=3, label=name)
     lows = [d for v in report['variants'].values() for d in v['view'].values()]
     ax.set(theta_zero_location='N', theta_direction=-1, ylim=(max(0, 2 * min(lows) - 1) if min(lows) < 1 else 0, 1))
-    ax.set_xticks([i * math.tau / 16 for i in range(16)], range(1, 17))
+    ax.set_xticks([i * math.tau / 16 for i in range(16)], [str(view) for view in range(1, 17)])
     ax.tick_params(labelsize=7)
     if len(report['variants']) > 1: ax.legend(fontsize=7, loc='lower left', bbox_to_anchor=(-.15, -.15))
     return fig
@@ -330,7 +331,7 @@ def histogram(
 
 # %% ../nbs/13_scoring.ipynb #d0de7254
 def _inside(
-    figure: object,         # matplotlib figure, or uint8 (H, W, 3)
+    figure: Any,            # matplotlib figure, or uint8 (H, W, 3)
 ) -> str:                   # HTML
     "A plot as SVG or a picture as JPEG, to stand within the page"
     buffer = io.BytesIO()
@@ -358,7 +359,7 @@ img, svg {{max-width: 100%; height: auto}} figcaption {{font-size: 13px; color: 
 
 def page(
     report: dict,                       # of `make_report`
-    pictures: list[tuple] = (),         # caption, and uint8 (H, W, 3) each, to stand under it
+    pictures: Sequence[tuple] = (),     # caption, and uint8 (H, W, 3) each, to stand under it
 ) -> str:                               # HTML
     "The report as one page that needs no other file"
     part = lambda some, tag='p': f'<{tag}>{html.escape(some)}</{tag}>'
@@ -379,7 +380,7 @@ def page(
 def pictures_of(
     rows: list[dict],       # the photos to show, in order
     items: list[Pair],      # files of at least these photos
-    mask_of: callable,      # pair -> predicted mask, bool (H, W)
+    mask_of: Callable,      # pair -> predicted mask, bool (H, W)
 ) -> list[tuple]:           # for `page`
     "Error map and close-up of each photo"
     files, shown = {p.name: p for p in items}, []

@@ -8,6 +8,7 @@ __all__ = ['square_origins', 'split', 'merge', 'disagreement', 'tile_origins', '
 # %% ../nbs/03_squares.ipynb #f5813794
 import itertools, math
 from collections.abc import Callable, Iterable
+from typing import Any
 import numpy as np
 import torch
 
@@ -34,7 +35,7 @@ def _part(
     axis: int,   # axis to cut along
     start: int,  # first index
     stop: int,   # one past the last index
-):               # a view
+) -> Any:        # a view
     "`x` from `start` to `stop` along `axis`"
     return x[(slice(None),) * axis + (slice(start, stop),)]
 
@@ -64,7 +65,7 @@ def _cut(
 # %% ../nbs/03_squares.ipynb #c21f1c45
 def _blend(
     out: np.ndarray | torch.Tensor, # to fill
-    squares: list,       # or any iterable: as many as origins, of any lengths along `axis`
+    squares: Iterable,   # as many as origins, of any lengths along `axis`
     origins: list[int],  # where each starts along `axis`
     axis: int,           # the longer side
     margin: int = 0,     # pixels at the border of a square that have no say where another square has them, too
@@ -88,7 +89,7 @@ def merge(
     squares: list,          # as `split` gives them, numpy (S, S[, C]) or torch (..., S, S)
     hw: tuple[int, int],    # height and width of the photo, pixels
     blend: bool = True,     # fade linearly across overlaps (floats only), or else cut hard in the middle
-):                          # numpy (H, W[, C]) or torch (..., H, W), dtype of the squares
+) -> Any:                   # numpy (H, W[, C]) or torch (..., H, W), dtype of the squares
     "Put squares together again: `merge(split(x), hw)` is `x`; raises `ValueError` if they do not fit"
     first = squares[0]
     sides, is_numpy = _axes(first), isinstance(first, np.ndarray)

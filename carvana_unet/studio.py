@@ -15,6 +15,7 @@ __all__ = ['BODIES', 'PAINTS', 'HULL', 'CABIN', 'UNDER', 'WHEEL', 'TRIM', 'MIRRO
 
 # %% ../nbs/01_studio.ipynb #edbc8dbe
 import hashlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -71,7 +72,7 @@ def draw_car(
     U = rng.uniform
     share = np.array([float(b['share']) for b in BODIES])
     b = BODIES[rng.choice(len(BODIES), p=share / share.sum())]
-    L, W, H = (U(*map(float, b[k].split('-'))) for k in ('length', 'width', 'height'))
+    L, W, H = (U(float(low), float(high)) for low, high in (b[k].split('-') for k in ('length', 'width', 'height')))
     c = SimpleNamespace(kind=b['kind'], L=L, W=W, H=H)
     tall = c.kind in ('suv', 'van', 'pickup', 'wagon')
     c.cowl, c.front, c.rear, c.deck = (L * (float(b[k]) + U(-.015, .015)) for k in ('cowl', 'front', 'rear', 'deck'))
@@ -145,7 +146,7 @@ class Mesh(NamedTuple):
 def grid_mesh(
     p: np.ndarray,          # (a, b, 3) points
     part: int,              # what the surface belongs to
-    tex: np.ndarray=None,   # (a, b, 3) chart coordinates, the points themselves by default
+    tex: np.ndarray | None = None,  # (a, b, 3) chart coordinates, the points themselves by default
 ) -> Mesh:                  # its (a - 1)(b - 1) faces
     "A surface through a grid of points"
     a, b = p.shape[:2]
@@ -246,7 +247,7 @@ def wheel(
 
 # %% ../nbs/01_studio.ipynb #18c9e813
 def tube(
-    path: np.ndarray,    # (n, 3) points along the tube, metres
+    path: np.ndarray | list,    # (n, 3) points along the tube, metres
     width: float,        # radius, metres
     part: int=TRIM,      # what it belongs to
 ) -> Mesh:               # six sides
@@ -339,7 +340,7 @@ PPM, CHART = 256, (563, 1640)
 class Chart:
     "A drawing in metres: across from -3.2 to 3.2, up from 0 to 2.2"
     def __init__(self):
-        self.image = Image.new('L', CHART[::-1], PAINT)
+        self.image = Image.new('L', (CHART[1], CHART[0]), PAINT)
         self.pen = ImageDraw.Draw(self.image)
     def at(self, p): return [((x + 3.2) * PPM, (2.2 - z) * PPM) for x, z in p]
     def area(self, p, material): self.pen.polygon(self.at(p), fill=material)
@@ -548,7 +549,7 @@ def charts(
 ) -> np.ndarray:         # (5, 563, 1640) uint8: materials
     "All charts of a car"
     ln = lines(c)
-    return np.stack([side_chart(c, ln), front_chart(c, ln), rear_chart(c, ln), top_chart(c, ln), hub_chart(c)])
+    return np.stack([np.asarray(im) for im in (side_chart(c, ln), front_chart(c, ln), rear_chart(c, ln), top_chart(c, ln), hub_chart(c))])
 
 # %% ../nbs/01_studio.ipynb #ed479d71
 class Camera(NamedTuple):
@@ -635,7 +636,7 @@ def materials(
     c: SimpleNamespace,  # car
 ) -> np.ndarray:         # (19, 5) float32: sRGB colour, mirror strength, how metallic
     "Colour and shine of each material of a car"
-    grey = lambda v, mirror, metal=0: (v, v, v, mirror, metal)
+    grey = lambda v, mirror, metal=0.: (v, v, v, mirror, metal)
     m = {PAINT: (*c.paint, c.mirror, c.flake),
          SEAM: (*(c.paint * .35), .012, 0), BLACK: grey(.1, .012), CHROME: grey(.5, .5),
          GLASS: (c.glass * .95, c.glass, c.glass * .97, .05, 0), TINT: grey(c.tint, .05),
@@ -950,7 +951,7 @@ def render_car(
     part = mesh.part[face]
     mat = material_at(c, chart, part, n, t, turn)
     mat = np.where(vis.away[face] & (part == HULL), DARK, mat)
-    eye = (xy - np.float32([cam.cx, cam.cy])) / np.float32(cam.f) * np.float32([1, -1])
+    eye = (xy - np.array([cam.cx, cam.cy], np.float32)) / np.float32(cam.f) * np.array([1, -1], np.float32)
     eye = np.stack([eye[:, 0], np.ones_like(eye[:, 0]), eye[:, 1]], 1)
     eye /= np.sqrt((eye * eye).sum(1, keepdims=True))
     low = np.clip(.3 + .9 * t[:, 2], .2, 1)
@@ -1015,8 +1016,8 @@ def studio_classes(
 # %% ../nbs/01_studio.ipynb #7add5366
 def write_studio(
     folder: Path,                # where to write, made if missing
-    seeds: list[int],            # cars
-    views: list[int]=range(1, 17),  # views of each
+    seeds: Iterable[int],        # cars
+    views: Sequence[int]=range(1, 17),  # views of each
     size: tuple=(1280, 1918),    # (height, width), pixels
     classes: bool=False,         # write `studio_classes` as PNG instead of masks
 ) -> Path:                       # the folder

@@ -77,7 +77,7 @@ def write_part(
     masks: Iterable,     # (photo path, bool (H, W) mask or the exception that was raised) of each
     part: Path,          # a new file
     made_with: dict,     # what the masks depend on, as JSON has it
-    bar: object = None,  # a tqdm bar
+    bar: tqdm | None = None,  # to move on
 ) -> list[str]:          # names of the photos that cannot be read
     "Append a row for each photo, as soon as its mask is there; warns of each photo that cannot be read"
     failed = []
@@ -156,7 +156,7 @@ def verify(
         try:
             with Image.open(folder/name) as im: edges(rle, im.width * im.height)
         except RLEError as e: raise SubmissionError(f'{path}: row {i + 1:,}, {name}: {e}') from None
-        if i in fresh:
+        if predict and i in fresh:
             mask = predict(folder/name)
             differ = (decode(rle, mask.shape) != mask).mean()
             if differ > 1e-3: raise SubmissionError(f'{path}: row {i + 1:,}, {name}: {differ:.1%} of its pixels differ from a fresh prediction')
@@ -206,7 +206,7 @@ def already_done(
     "Make sure that `output` is what this run would make; raises `SubmissionError` if it is not or was changed"
     try: told = json.loads(output.with_name(f'{output.name}.json').read_text())
     except (OSError, ValueError): told = None
-    if told != record(output, names, made_with):
+    if told is None or told != record(output, names, made_with):
         raise SubmissionError(f'{output}: is already there and was not made by this run; remove it or choose another --output')
     shutil.rmtree(output.with_name(f'{output.name}.parts'), ignore_errors=True)
     return told
@@ -229,21 +229,21 @@ def submit(
     if not output.name.endswith(('.csv', '.csv.gz')): raise SubmissionError(f'{output}: the name has to end in .csv or .csv.gz')
     if not output.parent.is_dir(): raise SubmissionError(f'{output.parent}: there is no such folder; make it or choose another --output')
     names = expected_names(folder, sample)
-    made_with = json.loads(json.dumps({**(made_with or {}), 'photos': folder.resolve().name}))
+    made: dict = json.loads(json.dumps({**(made_with or {}), 'photos': folder.resolve().name}))
     parts = output.with_name(f'{output.name}.parts')
-    rows = finished_rows(parts, made_with)
-    if output.exists(): return already_done(output, names, made_with)
+    rows = finished_rows(parts, made)
+    if output.exists(): return already_done(output, names, made)
     share = names[rank::world_size]
     if (todo := [folder/n for n in share if n not in rows]):
         parts.mkdir(exist_ok=True)
         with tqdm(total=len(share), initial=len(share) - len(todo), unit='photo', disable=not progress) as bar:
             masks = stream(todo) if stream else one_by_one(predict, todo)
-            failed = write_part(masks, parts/f'{uuid4().hex}.csv', made_with, bar)
+            failed = write_part(masks, parts/f'{uuid4().hex}.csv', made, bar)
         if failed: raise SubmissionError(f'{output}: not written, as {len(failed):,} of {len(share):,} photos cannot be read; mend them and run again, '
                                          f'only they are left to do: {", ".join(failed[:5])}{", ..." * (len(failed) > 5)}')
-        rows = finished_rows(parts, made_with)
+        rows = finished_rows(parts, made)
     if any(n not in rows for n in names): return None
-    try: return finish(rows, names, folder, predict, made_with, output)
+    try: return finish(rows, names, folder, predict, made, output)
     except OSError:  # another process, which was done in the same moment, took the parts away
         if not output.exists(): raise
-        return already_done(output, names, made_with)
+        return already_done(output, names, made)

@@ -194,7 +194,7 @@ class KeepState(Callback):
     def __init__(self,
         path: str | Path,           # where to write
         settings: dict,             # of the training; a restart has to have the same
-        signals: list = (),         # filled from outside when it is time to stop
+        signals: list | tuple = (), # filled from outside when it is time to stop
         every: float = 60,          # seconds from one writing to the next
     ): self.path, self.settings, self.signals, self.every = Path(path), settings, signals, every
 
@@ -322,7 +322,7 @@ def new_net(
     bilinear: bool = True,      # bilinear up-sampling, or else transposed convolutions
     pretrained: bool = True,    # an encoder's ImageNet weights, or chance
     subpixel: int = 1,          # of `EncoderUNet`
-) -> torch.nn.Module:
+) -> UNet | EncoderUNet:        # or fastai's
     "A network to train; raises `TrainingError` where pretrained weights cannot be had"
     if subpixel > 1 and name != 'efficientnet_lite0': raise TrainingError(f'{name}: has no subpixel; use --arch efficientnet_lite0')
     if name == 'unet': return UNet(n_classes=n_classes, width=width, depth=depth, bilinear=bilinear)
@@ -338,7 +338,7 @@ def loaded_net(
     start: Checkpoint,              # to begin with
     n_classes: int = 1,             # logits per pixel
     subpixel: int | None = None,    # of `EncoderUNet`; None: as it is
-) -> torch.nn.Module:
+) -> UNet | EncoderUNet:            # or fastai's
     "The network of a checkpoint with all of its weights that fit; raises `TrainingError` if `subpixel` is not for it"
     arch = start.arch | dict(n_classes=n_classes) | ({} if subpixel is None else dict(subpixel=subpixel))
     try: net = build(arch)
@@ -400,7 +400,7 @@ def prepare(
     seed: int = 0,                  # of weights, order and augmentation
 ) -> tuple[Learner, Checkpoint]:    # the learner, and a checkpoint that wants weights
     "A learner with everything that makes it learn, and nothing that writes files; raises `TrainingError`"
-    device, n_classes = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu')), len(classes) + (len(classes) > 1)
+    n_classes = len(classes) + (len(classes) > 1)
     start = load_checkpoint(load) if load else None
     train_items, choosing = split_for_training(folders, valid)
     for folder in folders:
@@ -412,9 +412,9 @@ def prepare(
     command = shlex.join(['carvana-train', *(a for a in sys.argv[1:] if a != '--resume')])
     recipe = dict(command=command, seed=seed, photos=len(train_items), loaded=start.recipe if start else None)
     score = dict(on=f'{len(choosing)} photos of {len({p.car for p in choosing})} validation cars that chose the epoch')
-    stats = dict(mean=(0.498,) * 3, std=(0.502,) * 3) if net.arch.get('name') == 'efficientnet_lite0' else {}  # as its encoder saw ImageNet
-    ck = Checkpoint({}, net.arch, scale=scale, **stats, classes=['background', *classes], cars=sorted(cars), recipe=recipe, score=score)
-    dls = dataloaders(train_items, choosing, scale, crop, batch_size, device, seed, n_classes, augment=augment, mean=ck.mean, std=ck.std)
+    mean, std = ((0.498,) * 3, (0.502,) * 3) if isinstance(net, EncoderUNet) else (Checkpoint.mean, Checkpoint.std)  # as the encoder saw ImageNet
+    ck = Checkpoint({}, net.arch, scale=scale, mean=mean, std=std, classes=['background', *classes], cars=sorted(cars), recipe=recipe, score=score)
+    dls = dataloaders(train_items, choosing, scale, crop, batch_size, device, seed, n_classes, augment=augment, mean=mean, std=std)
     shown = [sq.hw for sq in dls.train_ds.items if sq.index == 0]
     ck.size = round(median(max(hw) for hw in shown) / scale)
     metric = FullSizeDice(choosing, [sq.hw for sq in dls.valid_ds.items if sq.index == 0], scale)

@@ -56,7 +56,7 @@ class UNet(nn.Module):
         super().__init__()
         down = [width * 2**min(i, depth - 1) for i in range(depth + 1)]
         up = [max(c // 2, width) for c in reversed(down[:-1])]
-        self.arch = dict(n_channels=n_channels, n_classes=n_classes, width=width, depth=depth, bilinear=bilinear)
+        self.arch: dict = dict(n_channels=n_channels, n_classes=n_classes, width=width, depth=depth, bilinear=bilinear)
         self.inc = DoubleConv(n_channels, width)
         self.down = nn.ModuleList(DoubleConv(a, b) for a, b in zip(down, down[1:]))
         self.up = nn.ModuleList(Up(a, skip, b, bilinear)
@@ -152,7 +152,7 @@ class EncoderUNet(nn.Module):
         subpixel: int = 1,      # side of the squares of pixels that go through the finest layers as one
     ):
         super().__init__()
-        self.arch = dict(name='efficientnet_lite0', n_classes=n_classes, width=width, bilinear=bilinear, subpixel=subpixel)
+        self.arch: dict = dict(name='efficientnet_lite0', n_classes=n_classes, width=width, bilinear=bilinear, subpixel=subpixel)
         fine = width * subpixel
         self.encoder, self.inc = EfficientNetLite0(), DoubleConv(3 * subpixel**2, fine)
         skips, up = [fine, *self.encoder.n_out[:-1]], [6 * width, 4 * width, 2 * width, width, fine]
@@ -175,7 +175,7 @@ def fastai_unet(
     name: str,                  # of a backbone in torchvision, such as `resnet34`
     n_classes: int = 1,         # logits per pixel
     pretrained: bool = False,   # load ImageNet's weights, which may have to be downloaded
-) -> nn.Module:                 # (N, 3, H, W) to logits (N, n_classes, H, W), with `arch`
+):                              # its network, (N, 3, H, W) to logits (N, n_classes, H, W), with `arch`
     "fastai's DynamicUnet on a backbone; raises `ArchError` for a name that torchvision does not know"
     import torchvision
     from fastai.vision.learner import create_unet_model
@@ -191,7 +191,7 @@ class ArchError(ValueError):
 
 def build(
     arch: dict, # `arch` of a network; without a name it is a `UNet`
-) -> nn.Module: # with fresh weights
+) -> UNet | EncoderUNet: # or fastai's, with fresh weights
     "The network that `arch` describes"
     kwargs = dict(arch)
     name = kwargs.pop('name', 'unet')

@@ -437,7 +437,7 @@ def _fetch(
     if not kaggle: raise CarvanaError("Kaggle's client is not installed; pip install 'carvana-unet[kaggle]'")
     command, said = [kaggle, 'competitions', 'download', '-c', COMPETITION, '-f', archive, '-p', str(folder)], ''
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as client:
-        while part := client.stdout.read1().decode(errors='replace'):
+        while client.stdout and (part := client.stdout.read1().decode(errors='replace')):
             if '\r' in part: sys.stderr.write(part)
             said = (said + part)[-4000:]
     if client.returncode: raise CarvanaError(f'{archive}: {_advice(said)}')

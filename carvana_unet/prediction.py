@@ -28,7 +28,7 @@ from .carvana import Pair
 from .checkpoints import Checkpoint, find_model, load_checkpoint
 from .crf import CRF, GATED, refine
 from .dice import boundary, boundary_error, dice
-from .photos import read_mask, read_photo, read_reduced
+from .photos import read_mask, read_reduced
 from .squares import disagreement, merge, split, tiled
 
 # %% ../nbs/08_prediction.ipynb #142c1597

@@ -8,6 +8,7 @@ __all__ = ['AUGMENTATIONS', 'decode', 'cache_folder', 'decoded', 'CropFlip', 'Ba
 
 # %% ../nbs/09_batches.ipynb #4c3fb05c
 import hashlib, os, random
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -174,7 +175,8 @@ class SeededDL(TfmdDL):
     "A DataLoader whose shuffled batches depend on seed, epoch and number alone; for `num_workers=0`"
     seed, epoch, start, rank, world = 0, 0, 0, 0, 1  # `start`: batches of this epoch that are left out
 
-    def get_idxs(self):
+    def get_idxs(self) -> list[int]: # of squares
+        "The order of this epoch, or what of it falls to this process and is left to do"
         if not self.shuffle: return super().get_idxs()
         idxs = random.Random(f'{self.seed} {self.epoch}').sample(range(self.n), self.n)
         batches = [idxs[i:i + self.bs] for i in range(0, self.n, self.bs)]
@@ -182,7 +184,10 @@ class SeededDL(TfmdDL):
 
     def __len__(self): return super().__len__() // (self.world if self.shuffle else 1)
 
-    def create_batches(self, samps):
+    def create_batches(self,
+        samps: Iterable,    # what `get_idxs` gave
+    ) -> Iterator:          # batches
+        "Batches, each with its own seed"
         if not self.shuffle:
             yield from super().create_batches(samps)
             return

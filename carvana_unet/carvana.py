@@ -283,14 +283,14 @@ def _fit(
 # %% ../nbs/02_carvana.ipynb #e0b5259b
 class Look(NamedTuple):
     "What a look at a photo and its mask gives"
-    findings: list[Finding]
+    findings: list[Finding] # what is odd
     photo: bytes = b''  # digest of the pixels; empty: could not be read
     mask: bytes = b''   # likewise; empty, too, for a mask without an outline
     size: tuple = ()    # width and height of the photo, upright
 
 # %% ../nbs/02_carvana.ipynb #1f8a60bb
 def examine(
-    pair: Pair,
+    pair: Pair, # files
 ) -> Look:
     "Decode a photo and its mask and look for whatever is odd about them"
     findings = []

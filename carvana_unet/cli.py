@@ -257,7 +257,7 @@ def background(
 
 # %% ../nbs/15_cli.ipynb #63d5fe75
 def told(
-    found: 'Prediction',
+    found: 'Prediction', # of the photo
     name: Path,     # of what was written, or else of the photo
 ) -> str: # one line
     "What became of a photo, for the person"
@@ -706,7 +706,7 @@ def processes() -> tuple[int, int, int]: # rank, rank on this machine, world siz
 
 # %% ../nbs/15_cli.ipynb #e08bd8ed
 def made_with(
-    predictor: 'Predictor',
+    predictor: 'Predictor', # finds the masks
     model: Path,       # its file
 ) -> dict: # in JSON's types
     "What masks depend on, for a submission that must not mix them"
@@ -775,7 +775,7 @@ def save_pictures(
 
 # %% ../nbs/15_cli.ipynb #d959057e
 def demo_studio(
-    predictor: 'Predictor',
+    predictor: 'Predictor', # finds the masks
     folder: Path,      # for the pictures
 ):
     "Draw four views of two unseen cars, predict them, save the pictures and print the dice of each"

@@ -93,6 +93,7 @@ class BCEDice(nn.Module):
         logits: torch.Tensor,  # (N, 1, H, W), any float dtype
         target: torch.Tensor,  # (N, H, W) or (N, 1, H, W) in [0, 1]; fractions at the edge are welcome
     ) -> torch.Tensor:         # scalar float32, at least 0
+        "The loss of a batch"
         logits, target = logits.float(), target.float().view(logits.shape)
         weight = 1 + self.boundary * near_boundary(target) if self.boundary else torch.ones_like(target)
         p = logits.sigmoid()
@@ -106,6 +107,7 @@ class CrossEntropyDice(nn.Module):
         logits: torch.Tensor,  # (N, C, H, W), any float dtype
         target: torch.Tensor,  # (N, H, W) class numbers, 0 to C - 1
     ) -> torch.Tensor:         # scalar float32, at least 0
+        "The loss of a batch"
         logits, target = logits.float(), target.long()
         p, each = logits.softmax(1), F.one_hot(target, logits.shape[1]).movedim(-1, 1)
         overlap = (2 * (p * each).sum((0, 2, 3)) + 1) / (p.sum((0, 2, 3)) + each.sum((0, 2, 3)) + 1)

@@ -342,15 +342,45 @@ class Chart:
     def __init__(self):
         self.image = Image.new('L', (CHART[1], CHART[0]), PAINT)
         self.pen = ImageDraw.Draw(self.image)
-    def at(self, p): return [((x + 3.2) * PPM, (2.2 - z) * PPM) for x, z in p]
-    def area(self, p, material): self.pen.polygon(self.at(p), fill=material)
-    def line(self, p, material, width):
+
+    def at(self,
+        p: Iterable,    # points: across and up, metres
+    ) -> list[tuple]:   # column and row of each, pixels
+        "Where points lie in the picture"
+        return [((x + 3.2) * PPM, (2.2 - z) * PPM) for x, z in p]
+
+    def area(self,
+        p: Iterable,    # corners: across and up, metres
+        material: int,  # PAINT, SEAM, ...
+    ):
+        "Fill a polygon"
+        self.pen.polygon(self.at(p), fill=material)
+
+    def line(self,
+        p: Iterable,    # points: across and up, metres
+        material: int,  # PAINT, SEAM, ...
+        width: float,   # metres; at least a pixel is drawn
+    ):
+        "Draw a line through points"
         self.pen.line(self.at(p), fill=material, width=max(1, round(width * PPM)), joint='curve')
-    def inlay(self, p, inner):
+
+    def inlay(self,
+        p: Iterable,    # corners: across and up, metres
+        inner: 'Chart', # what is seen there
+    ):
+        "Put another drawing into a polygon"
         stencil = Chart()
         stencil.area(p, 255)
         self.image.paste(inner.image, mask=stencil.image)
-    def disc(self, x, z, r, material): self.pen.ellipse(self.at([(x - r, z + r), (x + r, z - r)]), fill=material)
+
+    def disc(self,
+        x: float,       # middle, across, metres
+        z: float,       # middle, up, metres
+        r: float,       # radius, metres
+        material: int,  # PAINT, SEAM, ...
+    ):
+        "Fill a circle"
+        self.pen.ellipse(self.at([(x - r, z + r), (x + r, z - r)]), fill=material)
 
 # %% ../nbs/01_studio.ipynb #498ef155
 def side_windows(
@@ -560,8 +590,10 @@ class Camera(NamedTuple):
     height: float    # above the floor, metres
     distance: float  # from the turntable's axis, metres
 
-    def project(self, p):
-        "Columns and rows, (..., 2), of world points (..., 3)"
+    def project(self,
+        p: np.ndarray,  # (..., 3) points of the studio, metres
+    ) -> np.ndarray:    # (..., 2) columns and rows, pixels
+        "Where points are seen"
         k = self.f / p[..., 1:2]
         return np.concatenate([self.cx + k * p[..., :1], self.cy - k * (p[..., 2:] - self.height)], -1)
 

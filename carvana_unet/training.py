@@ -75,17 +75,28 @@ class FullSizeDice(Metric):
     ): self.items, self.shapes, self.scale, self.todo, self.scores = items, shapes, scale, [], []
 
     @property
-    def name(self): return 'dice'
+    def name(self) -> str:
+        "The column of the table"
+        return 'dice'
 
     @property
-    def value(self): return float(np.mean(self.scores)) if self.scores else None
+    def value(self) -> float | None: # in [0, 1]; None: no photo is complete
+        "The mean over photos and classes"
+        return float(np.mean(self.scores)) if self.scores else None
 
     @property
-    def of_classes(self): return [float(d) for d in np.mean(self.scores, 0)]
+    def of_classes(self) -> list[float]: # in [0, 1] each
+        "The mean over photos, for each class"
+        return [float(d) for d in np.mean(self.scores, 0)]
 
-    def reset(self): self.todo, self.scores, self.worst = [], [], []
+    def reset(self):
+        "Forget all squares"
+        self.todo, self.scores, self.worst = [], [], []
 
-    def accumulate(self, learn):
+    def accumulate(self,
+        learn: Learner, # with the prediction of a batch
+    ):
+        "Take the squares of a batch, and score each photo that is complete"
         logits = learn.pred.detach().float()
         self.todo += list(logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1))
         while len(self.scores) < len(self.items) and len(self.todo) >= self._squares(len(self.scores)):
@@ -127,10 +138,14 @@ class KeepBest(TrackerCallback):
             if len(self.ck.classes) > 2: self.ck.score['classes'] = dict(zip(self.ck.classes[1:], self.learn.metrics[0].of_classes))
             if not rank_distrib(): save_checkpoint(self.ck, self.path)
 
-    def state_dict(self) -> dict: # what a restart needs
+    def state_dict(self) -> dict: # best (dice), curve, seconds
+        "What a restart needs"
         return dict(best=float(self.best), curve=self.curve, seconds=time.time() - self.start)
 
-    def load_state_dict(self, state):
+    def load_state_dict(self,
+        state: dict,    # of `state_dict`
+    ):
+        "Go on from there"
         self.best, self.curve, self.start = state['best'], state['curve'], time.time() - state['seconds']
 
 # %% ../nbs/10_training.ipynb #fcad1246
@@ -237,6 +252,7 @@ class KeepState(Callback):
         self.write()
 
     def write(self):
+        "Write settings, place, network, optimizer, mean weights and the best score so far"
         state = dict(settings=self.settings, place=self.place, model=get_model(self.model).state_dict(), opt=self.opt.state_dict()['state'],
                      average=self.learn.weight_average.average.state_dict(), best=self.learn.keep_best.state_dict())
         if not rank_distrib(): write_atomically(state, self.path)
@@ -482,7 +498,7 @@ def train(
     lr: float = 3e-3,               # highest learning rate of the cycle; an encoder's is a third of it
     resume: bool = False,           # go on with an unfinished training of the same output
     tensorboard: str | Path | None = None,  # folder for TensorBoard's logs
-    **kwargs,
+    **kwargs,                       # of `prepare`
 ) -> Checkpoint:                    # the best epoch's
     "Train with AdamW on one cycle and keep the best epoch by dice at full size; raises `TrainingError`"
     settings = dict(folders=str(folders), epochs=epochs, lr=lr, **{k: str(v) for k, v in kwargs.items() if k != 'device'})

@@ -40,6 +40,7 @@ class Up(nn.Module):
         x: torch.Tensor,    # (N, n_in, ceil(H/2), ceil(W/2)) from below
         skip: torch.Tensor, # (N, n_skip, H, W) from the way down
     ) -> torch.Tensor:      # (N, n_out, H, W)
+        "What is seen at double the size"
         h, w = skip.shape[-2:]
         return self.conv(torch.cat([skip, self.up(x)[..., :h, :w]], dim=1))
 
@@ -66,6 +67,7 @@ class UNet(nn.Module):
     def forward(self,
         x: torch.Tensor, # (N, n_channels, H, W), any H and W, normalised as in training
     ) -> torch.Tensor:   # (N, n_classes, H, W) logits
+        "Down to the coarsest features, and up again with those of the way down"
         skips = [self.inc(x)]
         for down in self.down: skips.append(down(F.max_pool2d(skips[-1], 2, ceil_mode=True)))
         x = skips.pop()
@@ -83,7 +85,10 @@ class SameConv(nn.Conv2d):
         groups: int = 1,    # `n_in`: one filter per channel
     ): super().__init__(n_in, n_out, size, stride, groups=groups, bias=False)
 
-    def forward(self, x):
+    def forward(self,
+        x: torch.Tensor,    # (N, n_in, H, W)
+    ) -> torch.Tensor:      # (N, n_out, ceil(H/stride), ceil(W/stride))
+        "Pad as TensorFlow does, more at the right and the bottom, and convolve"
         size, stride = self.kernel_size[0], self.stride[0]
         extra = [max((-(-side // stride) - 1) * stride + size - side, 0) for side in x.shape[:-3:-1]]  # width, height
         in_float32 = self.training and self.groups > 1 and x.device.type == 'cpu'
@@ -117,7 +122,11 @@ class InvertedResidual(nn.Module):
         self.body = nn.Sequential(*widen, conv_norm(n, n, size, stride, n), conv_norm(n, n_out, relu=False))
         self.add = stride == 1 and n_in == n_out
 
-    def forward(self, x): return x + self.body(x) if self.add else self.body(x)
+    def forward(self,
+        x: torch.Tensor,    # (N, n_in, H, W)
+    ) -> torch.Tensor:      # (N, n_out, ceil(H/stride), ceil(W/stride))
+        "The filtered features, added to `x` where they have its shape"
+        return x + self.body(x) if self.add else self.body(x)
 
 # %% ../nbs/04_unet.ipynb #4834da36
 class EfficientNetLite0(nn.Module):
@@ -136,6 +145,7 @@ class EfficientNetLite0(nn.Module):
     def forward(self,
         x: torch.Tensor,        # (N, 3, H, W), normalised as in training
     ) -> list[torch.Tensor]:    # (N, 16, H/2, W/2) to (N, 320, H/32, W/32), sides rounded up
+        "The features after the stages that halve next, fine to coarse"
         features, x = [], self.stem(x)
         for stage in self.stages:
             x = stage(x)
@@ -163,6 +173,7 @@ class EncoderUNet(nn.Module):
     def forward(self,
         x: torch.Tensor, # (N, 3, H, W), any H and W, normalised as in training
     ) -> torch.Tensor:   # (N, n_classes, H, W) logits
+        "Down through the encoder, and up again with its features"
         (h, w), n = x.shape[-2:], self.arch['subpixel']
         x = F.pad(x, (0, -w % (32 * n), 0, -h % (32 * n)), mode='replicate')
         skips = [self.inc(F.pixel_unshuffle(x, n)), *self.encoder(F.avg_pool2d(x, n) if n > 1 else x)]

@@ -1,5 +1,5 @@
 "What is installed is what the notebooks promise: light, complete, with the model, and described as it is"
-import ast, json, os, shutil, subprocess, sys, tomllib, zipfile
+import ast, json, os, re, shutil, subprocess, sys, tomllib, zipfile
 from email import message_from_string
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -46,6 +46,22 @@ def imported(tree):
     for node in ast.walk(tree):
         if isinstance(node, ast.Import): yield from (a.name.split('.')[0] for a in node.names)
         elif isinstance(node, ast.ImportFrom) and not node.level: yield node.module.split('.')[0]
+
+
+def untold(body, lines, owner=''):
+    "Public classes, functions, fields and parameters among statements that have no docstring or no comment beside them"
+    bare = lambda node: '#' not in lines[node.lineno - 1]
+    for node in body:
+        if isinstance(node, ast.AnnAssign) and owner and bare(node): yield f'{owner}{node.target.id}'
+        if not isinstance(node, (ast.FunctionDef, ast.ClassDef)): continue
+        name = node.name
+        if name.startswith('_') and name != '__init__' or re.match('(before|after)_|encodes$', name): continue  # fastai says when it calls those
+        if name != '__init__' and not ast.get_docstring(node): yield f'{owner}{name}'
+        if isinstance(node, ast.ClassDef): yield from untold(node.body, lines, f'{name}.')
+        else:
+            a = node.args
+            for arg in [*a.posonlyargs, *a.args, *filter(None, [a.vararg]), *a.kwonlyargs, *filter(None, [a.kwarg])]:
+                if arg.arg not in ('self', 'cls') and bare(arg): yield f'{owner}{name}({arg.arg})'
 
 
 def distributions(names):
@@ -167,6 +183,12 @@ def test_the_pages_of_the_site_can_be_made():
     widgets = json.loads((ROOT/'_proc/14_explorer.ipynb').read_text())['metadata']['widgets']
     state = widgets['application/vnd.jupyter.widget-state+json']['state'].values()
     assert [w['model_name'] for w in state if '_esm' in w['state']] == ['AnyModel']  # what it takes to draw without a kernel
+
+
+@pytest.mark.parametrize('module', sorted((ROOT/'carvana_unet').glob('[a-z]*.py')), ids=lambda p: p.stem)
+def test_everything_public_says_what_it_is(module):
+    text = module.read_text(encoding='utf-8')
+    assert list(untold(ast.parse(text).body, text.splitlines())) == []
 
 
 def test_make_without_a_python(tmp_path):

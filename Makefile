@@ -4,6 +4,8 @@
 #   make lint                    ruff on the notebooks, the package and the tests, pyright on the package; part of make test
 #   make soak                    the long form of the tests that kill a submission: at every line, and 150 times at random
 #   make lab                     JupyterLab, opened on the notebooks
+#   make docs                    the site, in _docs/ (needs Quarto)
+#   make docs-check              the pages without Quarto, every link and picture among them; part of make test
 #   make readme                  README.md and its picture, from nbs/index.ipynb
 VENV ?= .venv
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
@@ -19,7 +21,7 @@ ifneq ($(CARVANA_PATH),)
   export CARVANA_PATH
 endif
 
-.PHONY: demo test lint soak lab readme
+.PHONY: demo test lint soak lab docs docs-check quarto readme
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/run-time
@@ -37,6 +39,19 @@ soak: $(VENV)/development
 
 lab: $(VENV)/development
 	@$(BIN)/jupyter lab nbs
+
+# README.md is not Quarto's to write: nbdev does not touch one that is newer than its notebook.
+docs: quarto $(VENV)/development
+	@touch README.md
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/nbdev_docs
+	@echo "The site is in _docs/: open _docs/index.html"
+
+quarto:
+	@command -v quarto >/dev/null || { \
+	  echo "make docs needs Quarto: get it from https://quarto.org/docs/get-started (make docs-check does without)" >&2; exit 1; }
+
+docs-check: $(VENV)/development
+	@MPLBACKEND=agg $(BIN)/python -m pytest tests/test_site.py
 
 readme: $(VENV)/development
 	@$(BIN)/python tests/readme.py

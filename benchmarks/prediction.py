@@ -189,7 +189,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     p.add_argument('--photos', type=int, default=8)
     p.add_argument('--trust', action='store_true')
-    p.add_argument('--output', type=Path)
+    p.add_argument('-o', '--output', type=Path, help='write all numbers as JSON here')
     p.add_argument('--worker', nargs='+', help=argparse.SUPPRESS)
     args = p.parse_args()
     if args.worker: return worker(*args.worker[:2], args.worker[2:])

@@ -1,13 +1,14 @@
 """Run lengths: `carvana_unet.rle` beside pycocotools' compiled encoder, in one run, on full-size masks.
 
     pip install pycocotools
-    python benchmarks/rle.py [--photos 32] [--repeats 20]
+    python benchmarks/rle.py [--photos 32] [--repeats 20] [-o benchmarks/results/rle.json]
 
 The masks are the studio's, or with CARVANA_PATH the competition's. COCO's encoder takes columns in Fortran order, which
 our masks and Carvana's rows are not, so it is timed twice: with the copy into that order, as one would have to call it,
 and alone, on an array that has the order already. Milliseconds a mask: the median over the masks of the best of the
 repeats, the methods taken in turn so that a busy moment hits all of them."""
-import argparse, os, time
+import argparse, json, os, time
+from datetime import date
 from pathlib import Path
 from statistics import median
 
@@ -53,15 +54,19 @@ def main():
     p = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     p.add_argument('--photos', type=int, default=32)
     p.add_argument('--repeats', type=int, default=20)
+    p.add_argument('-o', '--output', type=Path, help='write the numbers as JSON here')
     args = p.parse_args()
     chosen = masks(args.photos)
     for mask in chosen: assert (decode(encode(mask), mask.shape) == mask).all()
     rows = [best(methods(mask), args.repeats) for mask in chosen]
     print(f'{len(chosen)} masks of {"Carvana" if os.environ.get("CARVANA_PATH") else "the studio"}, '
           f'{median(len(encode(m)) for m in chosen):,.0f} characters each')
-    for name in rows[0]: print(f'{name:34}{median(r[name] for r in rows):6.2f} ms')
-    print(f'encode / pycocotools encode        {median(r["encode"] / r["pycocotools encode"] for r in rows):6.2f}')
-    print(f'encode / the same, order ready     {median(r["encode"] / r["pycocotools encode, order ready"] for r in rows):6.2f}')
+    found = [dict(method=name, ms=median(r[name] for r in rows), ratio=median(r[name] / r['encode'] for r in rows)) for name in rows[0]]
+    for r in found: print(f"{r['method']:34}{r['ms']:6.2f} ms, {r['ratio']:5.2f} times encode")
+    if args.output:
+        about = dict(date=f'{date.today()}', data='Carvana' if os.environ.get('CARVANA_PATH') else 'studio', masks=len(chosen),
+                     command=f'python benchmarks/rle.py --photos {args.photos} --repeats {args.repeats}')
+        args.output.write_text(json.dumps(about | dict(rows=found), indent=1) + '\n')
 
 
 if __name__ == '__main__': main()

@@ -1,6 +1,6 @@
 """What a submission costs besides the network: rows a second, peak memory, size of the file; and what the whole job takes.
 
-    python benchmarks/submission.py [--rows 2000] [--photos 4] [--gzip]
+    python benchmarks/submission.py [--rows 2000] [--photos 4] [--gzip] [-o benchmarks/results/submission.json]
     nice -n 19 python benchmarks/submission.py --rows 100064
 
 The network is replaced by probabilities that were stored before (full-size studio masks with a soft edge, in memory);
@@ -8,8 +8,9 @@ everything else is the real thing: a folder of as many photos, thresholding, enc
 merging, verifying. `--photos` real predictions in the same run, on this machine's processor or GPU, whichever the
 Predictor takes, give the seconds a photo from which the time of the whole job is worked out: so many photos after each
 other, plus the rest, without counting on the two going on at the same time."""
-import argparse, os, resource, sys, tempfile, time
+import argparse, json, os, resource, shlex, sys, tempfile, time
 from concurrent.futures import ProcessPoolExecutor
+from datetime import date
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -75,6 +76,7 @@ def main():
     p.add_argument('--rows', type=int, default=2000)
     p.add_argument('--photos', type=int, default=4, help='real predictions to time, 0 for none')
     p.add_argument('--gzip', action='store_true', help='write SUBMISSION.csv.gz')
+    p.add_argument('-o', '--output', type=Path, help='write the numbers as JSON here')
     args = p.parse_args()
     with tempfile.TemporaryDirectory() as tmp:
         pool, folder = Path(tmp)/'pool', Path(tmp)/'test'
@@ -90,12 +92,16 @@ def main():
         print(f'read, merge, verify         {args.rows / (total - written):10,.0f} rows a second')
         print(f'all of it                   {args.rows / total:10,.0f} rows a second, {total:,.0f} s ({1000 * used / args.rows:.1f} ms of processor time a row)')
         print(f'memory: {before:,.0f} MB before (the stored probabilities among them), {early:,.0f} MB after a tenth of the rows, {peak:,.0f} MB at the peak')
+        found = dict(date=f'{date.today()}', machine=f'{os.cpu_count()} cores', data='studio', command='python benchmarks/submission.py ' + shlex.join(sys.argv[1:]),
+                     rows=args.rows, bytes=made['bytes'], seconds_writing=written, seconds=total, processor_seconds=used, memory_MB=[before, early, peak])
         if args.photos:
             seconds, device = seconds_a_photo([pool/f'{i % POOL}.jpg' for i in range(args.photos)])
             rest = total / args.rows
+            found |= dict(device=str(device), seconds_a_photo=seconds)
             print(f'a real prediction on {device}: {seconds:.2f} s; the rest: {rest * 1000:.1f} ms a photo')
             print(f'worked out for {TEST_SET:,} photos with this machine: {TEST_SET * (seconds + rest) / 3600:,.1f} hours, {TEST_SET * rest / 60:,.0f} minutes of them without the network')
             if device.type == 'cpu': print('no GPU here: what one would take is not measured')
+        if args.output: args.output.write_text(json.dumps(found, indent=1) + '\n')
 
 
 if __name__ == '__main__': main()

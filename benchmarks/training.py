@@ -107,6 +107,7 @@ def main():
     p.add_argument('--epochs', type=int, default=4, help='of ours (default: %(default)s)')
     p.add_argument('--width', type=int, default=16, help='of both networks (default: %(default)s)')
     p.add_argument('--data', type=Path, default=os.environ.get('CARVANA_PATH'), help="folder in Kaggle's layout")
+    p.add_argument('-o', '--output', type=Path, default=HERE/'results'/'training.json', help='all numbers as JSON (default: %(default)s)')
     p.add_argument('--seconds', type=float, help=argparse.SUPPRESS)
     p.add_argument('--run', help=argparse.SUPPRESS)
     args = p.parse_args()
@@ -122,8 +123,8 @@ def main():
     print(f"\nratio {rows[0]['photos_a_second'] / rows[1]['photos_a_second']:.1f}, dice on {first['scored']} photos")
     result = dict(date=time.strftime('%Y-%m-%d'), command=' '.join(['python benchmarks/training.py', *sys.argv[1:]]),
                   data='CARVANA_PATH' if args.data else 'studio', rows=rows)
-    (HERE/'results').mkdir(exist_ok=True)
-    (HERE/'results'/'training.json').write_text(json.dumps(result, indent=1) + '\n')
+    args.output.parent.mkdir(exist_ok=True)
+    args.output.write_text(json.dumps(result, indent=1) + '\n')
 
 
 if __name__ == '__main__': main()

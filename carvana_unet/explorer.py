@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PICTURES', 'CRF_KNOBS', 'STATIC', 'VIEWS', 'PAGE', 'ExplorerError', 'Shot', 'shots', 'eight_bits', 'packed', 'counts',
            'chosen_crf', 'Looks', 'Network', 'Stages', 'Latest', 'controls', 'MaskExplorer', 'thumbnail', 'unused',
-           'plain', 'shown_widgets', 'WholeWidgets', 'show_squares']
+           'plain', 'show_squares']
 
 # %% ../nbs/14_explorer.ipynb #46d131de
 import base64, collections, functools, io, json, os, threading, time
@@ -457,33 +457,6 @@ def save(self: MaskExplorer,
     except OSError as e: raise ExplorerError(f'{path}: cannot be written ({e.strerror or e}); choose another place') from None
     finally: part.unlink(missing_ok=True) if path.parent.is_dir() else None
     return path
-
-# %% ../nbs/14_explorer.ipynb #f0a24d55
-def shown_widgets(
-    x: object,  # outputs or state, nested
-) -> set[str]:  # model ids
-    "The widgets that outputs or another widget's state refer to"
-    if isinstance(x, str): return {x.removeprefix('IPY_MODEL_')} if x.startswith('IPY_MODEL_') else set()
-    if isinstance(x, dict): return {x['model_id']} if 'model_id' in x else set().union(*map(shown_widgets, x.values()))
-    return set().union(*map(shown_widgets, x)) if isinstance(x, (list, tuple)) else set()
-
-# %% ../nbs/14_explorer.ipynb #b5918370
-class WholeWidgets:
-    "A processor of nbdev: keep the full state of the widgets on a page, so that they work without a kernel"
-    def __init__(self,
-        nb: dict,   # notebook in the making
-    ): self.nb = nb
-
-    def end(self):
-        "Store the state, after all cells have run"
-        from ipywidgets import Widget
-        state = Widget.get_manager_state(drop_defaults=False)['state']
-        ids, found = shown_widgets([c.get('outputs', []) for c in self.nb['cells']]) & state.keys(), set()
-        while ids - found:
-            found |= ids
-            ids = shown_widgets([state[i] for i in found]) & state.keys()
-        metadata = self.nb['metadata'].setdefault('widgets', {})
-        metadata['application/vnd.jupyter.widget-state+json'] = dict(version_major=2, version_minor=0, state={i: state[i] for i in found})
 
 # %% ../nbs/14_explorer.ipynb #55a01fab
 def show_squares(

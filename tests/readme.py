@@ -12,12 +12,13 @@ SEED, VIEW = 10_003, 3  # the car of the notebook's example
 
 
 def readme():
-    "The notebook as GitHub's Markdown, its pictures and the other notebooks found from the top folder"
+    "The notebook as GitHub's Markdown, its pictures and the other notebooks found from the top folder; what only lives on the site is left out"
     notebook = json.loads((ROOT/'nbs/index.ipynb').read_text(encoding='utf-8'))
+    notebook['cells'] = [c for c in notebook['cells'] if '#| exec_doc\n' not in c['source']]
     for cell in notebook['cells']:  # `nbdev_clean` leaves null, which pandoc takes for an unknown format
         for output in cell.get('outputs', []): output['execution_count'] = 0
     text = pypandoc.convert_text(json.dumps(notebook), 'gfm-raw_html', format='ipynb', extra_args=['--wrap=preserve'])
-    return re.sub(r'\]\((?=images/|\w+\.ipynb)', '](nbs/', text)
+    return re.sub(r'\]\((?=images/|[\w/]+\.ipynb)', '](nbs/', text)
 
 
 def draw_picture():

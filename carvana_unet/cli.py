@@ -366,7 +366,7 @@ def train_parser() -> argparse.ArgumentParser:
         help='side of the random crops, at that scale; 0: whole squares (default: %(default)s)')
     add('--valid', metavar='FILE',
         help='text file of the validation cars, one a line (default: valid_cars.txt of the first folder, else a tenth)')
-    add('--load', '-c', metavar='FILE', help='checkpoint to start from, which then gives the network')
+    add('--load', '-c', metavar='FILE', help='checkpoint to start from, looked for in the working folder, then in the package; it gives the network')
     add('--subpixel', metavar='N', type=count, help='side of the squares of pixels that the finest layers of efficientnet_lite0 take as one')
     add('--transposed', action='store_false', dest='bilinear', help='transposed convolutions in place of bilinear up-sampling')
     add('--augment', metavar='NAME', nargs='*', default=('light',), choices=['light', 'hue', 'zoom', 'background'],

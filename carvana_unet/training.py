@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 from torch.optim.swa_utils import AveragedModel
 from .batches import dataloaders
 from .carvana import CarvanaError, Pair, pairs, quick_check, read_cars, split_cars
-from .checkpoints import Checkpoint, load_checkpoint, save_checkpoint, write_atomically
+from .checkpoints import Checkpoint, find_model, load_checkpoint, save_checkpoint, write_atomically
 from .dice import BCEDice, CrossEntropyDice, dice
 from .photos import read_classes, read_mask, read_photo
 from .prediction import autocast, enlarge
@@ -409,7 +409,7 @@ def prepare(
     boundary: float = 0.,           # additional weight of pixels about the outline
     valid: str | Path | None = None,    # text file of validation cars
     subpixel: int | None = None,    # side of the squares of pixels that efficientnet_lite0 takes as one; None: 1, or the loaded network's
-    load: str | Path | None = None, # checkpoint to start from, which then gives the network
+    load: str | Path | None = None, # checkpoint to start from (looked for as `find_model` does), which then gives the network
     accumulate: int = 1,            # batches whose gradients make one step
     classes: list | tuple = ('car',),   # names of what masks hold; more than one: masks are PNGs of numbers, 0 for the background
     device: str | None = None,      # None: a GPU if there is one
@@ -417,7 +417,7 @@ def prepare(
 ) -> tuple[Learner, Checkpoint]:    # the learner, and a checkpoint that wants weights
     "A learner with everything that makes it learn, and nothing that writes files; raises `TrainingError`"
     n_classes = len(classes) + (len(classes) > 1)
-    start = load_checkpoint(load) if load else None
+    start = load_checkpoint(find_model(load)) if load else None
     train_items, choosing = split_for_training(folders, valid)
     for folder in folders:
         if faults := [f for f in quick_check(folder) if f.fault]: raise CarvanaError(f'{faults[0]} (carvana-doctor {folder} looks at all files)')

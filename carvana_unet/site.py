@@ -10,7 +10,7 @@ import ast, html, inspect, io, re, tempfile, textwrap, tokenize
 from importlib import import_module
 from operator import attrgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # %% ../nbs/16_site.ipynb #7464f31e
 class Parameter(NamedTuple):
@@ -22,7 +22,7 @@ class Parameter(NamedTuple):
 
 # %% ../nbs/16_site.ipynb #aa0b6764
 def parameters(
-    sym: object,                # function, method, property or class of this package
+    sym: Any,                   # function, method, property or class of this package
 ) -> list[Parameter]:           # in order, without `self`; last what is returned, if that is said
     "What the source says of each parameter; of a class, those of `__init__`, or else its fields"
     source = textwrap.dedent(inspect.getsource(getattr(sym, 'fget', sym)))
@@ -45,7 +45,7 @@ def parameters(
 
 # %% ../nbs/16_site.ipynb #80b795b8
 def reference(
-    sym: object,                # what `show_doc` was called with
+    sym: Any,                   # what `show_doc` was called with
     name: str | None = None,    # to be shown instead of its own
     title_level: int = 3,       # of the heading
 ) -> object:                    # Markdown, for IPython to display

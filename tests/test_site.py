@@ -1,7 +1,7 @@
 """The pages of the site: nbdev's own half of `make docs`, then pandoc, which is at the heart of Quarto, the other half.
 
 The pages that pandoc makes stay in `_proc/_pages`, to be looked at in a browser."""
-import json, re, subprocess, sys
+import json, re, shutil, subprocess, sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -115,6 +115,11 @@ def test_the_explorers_need_nothing_else(notebooks):
     for nb in notebooks.values():
         assert 'widgets' not in nb['metadata']
         assert not [o for o in outputs(nb) if 'application/vnd.jupyter.widget-view+json' in o.get('data', {})]
+
+
+def test_make_docs_says_where_quarto_is():
+    r = subprocess.run([shutil.which('make'), 'docs'], cwd=ROOT, env={'PATH': ''}, capture_output=True, text=True)
+    assert r.returncode and 'get it from https://quarto.org' in r.stderr.splitlines()[0]
 
 
 def test_the_sidebar_names_every_page_once():

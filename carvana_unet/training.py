@@ -167,10 +167,11 @@ class WeightAverage(Callback):
     def before_validate(self): self.learn.model, self.trained = self.average.module.eval(), self.model
     def after_validate(self): self.learn.model = self.trained
 
-# %% ../nbs/10_training.ipynb #224d0284
+# %% ../nbs/10_training.ipynb #d7a92b99
 class TrainingError(ValueError):
     "Training that cannot begin or go on; the message says why and what to do"
 
+# %% ../nbs/10_training.ipynb #224d0284
 class StopAtNaN(Callback):
     "Clip the gradient to length 1, and raise `TrainingError` before a loss or gradient that is not finite reaches the weights"
     order = 20
@@ -199,10 +200,11 @@ def noted_signals():    # gives a list: the signals that came
     finally:
         for number, handler in old.items(): signal.signal(number, handler)
 
-# %% ../nbs/10_training.ipynb #3cbf7f2b
+# %% ../nbs/10_training.ipynb #e2b2637d
 class Stopped(KeyboardInterrupt):
     "Training that was interrupted and has saved where it was"
 
+# %% ../nbs/10_training.ipynb #3cbf7f2b
 class KeepState(Callback):
     "Write everything that a restart needs, and take it up again"
     order = 90
@@ -282,6 +284,7 @@ def draw_curve(
     dices.set(xlabel='epoch', ylabel='1 - dice at full size')
     fig.savefig(path)
 
+# %% ../nbs/10_training.ipynb #afe11915
 def draw_worst(
     worst: list[tuple], # dice, Pair, and class numbers said and true, each uint8 (H/4, W/4)
     path: Path,         # .png
@@ -297,6 +300,7 @@ def draw_worst(
         ax.imshow(photo); ax.set_title(f'{pair.name}: {score:.4f}')
     fig.savefig(path)
 
+# %% ../nbs/10_training.ipynb #40898c34
 class Pictures(Callback):
     "After each epoch: `MODEL_curve.png`, and `MODEL_worst.png` with the worst validation photos, beside the model"
     order = 80

@@ -1,14 +1,14 @@
 "What is installed is what the notebooks promise: light, complete, with the model, and described as it is"
-import ast, os, re, shutil, subprocess, sys, tomllib, zipfile
+import ast, json, os, re, shutil, subprocess, sys, tomllib, zipfile
 from email import message_from_string
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
-import pytest
+import pytest, yaml
 from fastcore.xtras import Config
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from readme import PICTURE, ROOT, readme
+from readme import INDEX, PICTURE, ROOT, computed, readme
 
 TRAINING = 'batches', 'training', 'explorer'  # the modules that may need more than the run-time packages
 HEAVY = 'torch', 'numpy', 'PIL', 'scipy', 'fastai', 'matplotlib', 'IPython'
@@ -167,8 +167,15 @@ def test_other_names_are_unknown():
 
 
 def test_readme_and_index_agree():
+    assert json.loads(INDEX.read_text(encoding='utf-8')) == computed(), 'run `make readme`'
     assert (ROOT/'README.md').read_text(encoding='utf-8') == readme(), 'run `make readme`'
     assert PICTURE.stat().st_size < 150_000
+
+
+def test_it_can_be_cited():
+    cited = yaml.safe_load((ROOT/'CITATION.cff').read_text(encoding='utf-8'))
+    assert {'cff-version', 'message', 'title', 'authors'} <= cited.keys()
+    assert 'version' not in cited  # it stands in settings.ini alone
 
 
 @pytest.mark.parametrize('module', sorted((ROOT/'carvana_unet').glob('[a-z]*.py')), ids=lambda p: p.stem)

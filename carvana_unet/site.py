@@ -54,16 +54,20 @@ def reference(
     from nbdev.doclinks import NbdevLookup
     from nbdev.showdoc import BasicMarkdownRenderer
     shown = BasicMarkdownRenderer(sym, name=name, title_level=title_level)
-    if sym.__module__ == '__main__' and (twin := NbdevLookup()[shown.nm]):
+    if getattr(sym, '__module__', '__main__') == '__main__' and (twin := NbdevLookup()[shown.nm]):
         sym = attrgetter(shown.nm)(import_module(twin[1].removesuffix('.py').replace('/', '.')))
     rows = parameters(sym)
     call = ', '.join(r.name + f'={r.default}' * bool(r.default) for r in rows if r.name != 'Returns')
     code = f'```python\n{shown.nm}({call})\n```' * bool(call)
-    table = ['', '', '| | type | default | |', '|---|----|---|---------|']
     quoted = lambda code: f'`{code}`' if code else ''
-    for r in rows: table.append(f'| {r.name if r.name == "Returns" else quoted(r.name)} | {quoted(r.type)} | {quoted(r.default)} | {r.comment} |')
+    first = lambda r: r.name if r.name == 'Returns' else f'<code>{r.name}</code>'.replace('*', '&#42;')  # in backticks nbdev would make links of them
+    columns = [('', first, '---'), ('type', lambda r: quoted(r.type), '----')]
+    if any(r.default for r in rows): columns.append(('default', lambda r: quoted(r.default), '---'))
+    columns.append(('', lambda r: r.comment, '---------'))
+    titles, cells, dashes = zip(*columns)
+    table = [titles, dashes, *([cell(r) for cell in cells] for r in rows)]
     text = re.sub('```python\n.*?\n```', lambda m: code, shown._repr_markdown_(), count=1, flags=re.S)
-    return Markdown(text + '\n'.join(table) * bool(rows))
+    return Markdown(text + '\n\n' + '\n'.join(f"| {' | '.join(line)} |" for line in table) * bool(rows))
 
 # %% ../nbs/16_site.ipynb #cc2c9458
 FRAME = '''<iframe title="Explorer" loading="lazy" style="width: 100%%; height: 800px; border: 0" srcdoc="%s"

@@ -133,7 +133,7 @@ class Prediction:
             for i in range(2, len(self.small)):  # one at a time: a large photo has large maps
                 more = self._full(i)
                 labels[(more > best).cpu().numpy() & (labels > 0)] = i
-                torch.maximum(best, more, out=best)
+                best = torch.maximum(best, more)
         return labels
 
     @property

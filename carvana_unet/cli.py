@@ -142,6 +142,7 @@ def predict_parser() -> argparse.ArgumentParser:
     crf.add_argument('--no-crf', '-r', action='store_false', dest='crf', help='do not')
     add('--tta', action='store_true', help='predict the mirrored photo, too, and take the mean: twice the time')
     add('--squares', action='store_true', help='predict overlapping squares instead of the whole photo')
+    add('--cut-squares', action='store_const', const='cut', dest='squares', help='the same, parted in the middle instead of faded into each other')
     add('--max-memory', metavar='GB', type=positive, default=1.5,
         help='for a photo; a larger one is done in tiles (default: %(default)s)')
     return p

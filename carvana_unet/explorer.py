@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PICTURES', 'CRF_KNOBS', 'STATIC', 'VIEWS', 'PAGE', 'ExplorerError', 'Shot', 'shots', 'eight_bits', 'packed', 'counts',
-           'chosen_crf', 'Looks', 'Network', 'Stages', 'Latest', 'controls', 'MaskExplorer', 'thumbnail', 'unused',
-           'plain', 'show_squares']
+           'chosen_crf', 'Looks', 'Network', 'coloured', 'Stages', 'Latest', 'controls', 'MaskExplorer', 'thumbnail',
+           'unused', 'plain', 'show_squares']
 
 # %% ../nbs/14_explorer.ipynb #46d131de
 import base64, collections, functools, io, json, os, threading, time
@@ -21,7 +21,7 @@ from PIL import Image
 import torch
 from .carvana import CarvanaError, Pair, car_view, pairs
 from .crf import CRF, GATED, refine
-from .photos import cutout, read_mask, read_photo, write_mask, write_photo
+from .photos import COLOURS, cutout, read_mask, read_photo, write_classes, write_mask, write_photo
 from .prediction import Prediction, Predictor, Small, car, enlarge, shrink
 from .squares import square_origins
 
@@ -133,6 +133,15 @@ class Network(NamedTuple):
     gap: np.ndarray | None  # float32 (H, W) in [0, 1], how far two looks are apart
     trust: float            # in [0, 1]
     doubts: dict            # why it may be wrong, as shares of the car's area
+    labels: np.ndarray | None = None    # uint8 (H, W): the most probable class of each pixel, should it be car; None: there is but one
+    classes: list | None = None         # name and colour of class 1, 2, ...
+
+# %% ../nbs/14_explorer.ipynb #20ec0b52
+def coloured(
+    names: list[str],   # of class 1, 2, ...
+) -> list[dict]:        # name and colour (RGB, 0 to 255) of each
+    "What the classes are called, in the colours that `write_classes` gives them"
+    return [dict(name=name, colour=colour.tolist()) for name, colour in zip(names, np.resize(COLOURS, (256, 3))[1:])]
 
 # %% ../nbs/14_explorer.ipynb #0a23ac5d
 class Stages:
@@ -156,8 +165,9 @@ class Stages:
     ) -> Network:
         "What the network says"
         predictor = self.predictor(**how)
-        found = predictor.predict(self.photo(index) if full else self.shots[index].photo)
-        return Network(found.probability, predictor.gap(found.hw), found.trust, found.doubts)
+        found, names = predictor.predict(self.photo(index) if full else self.shots[index].photo), predictor.checkpoint.classes[1:]
+        net = Network(found.probability, predictor.gap(found.hw), found.trust, found.doubts)
+        return net._replace(labels=replace(found, threshold=-1).classes, classes=coloured(names)) if len(names) > 1 else net
 
     def _refined(self,
         index: int,     # of the photo
@@ -172,7 +182,7 @@ class Stages:
 def probability(self: Stages,
     index: int,             # of the photo
     knobs: dict,            # as `MaskExplorer.knobs`
-) -> tuple[dict, dict]: # float32 (H, W) arrays: prob, with the CRF `before` it, with two looks their `gap`; trust, doubts, ms of each stage
+) -> tuple[dict, dict]: # float32 (H, W) arrays: prob, with the CRF `before` it, with two looks their `gap`, and uint8 `labels` of several classes; trust, doubts, classes, ms of each stage
     "The probability under these settings; raises what goes wrong on the way"
     crf, how = chosen_crf(knobs, self.base), {k: knobs[k] for k in ('model', 'scale', 'squares', 'tta')}
     ms, start = {}, time.perf_counter()
@@ -183,8 +193,8 @@ def probability(self: Stages,
     timed('read', self.photo(index))
     net = timed('network', self.network(index, crf is not None, **how))
     arrays = dict(prob=timed('CRF', self.refined(index, crf, **how)), before=net.prob) if crf else dict(prob=net.prob)
-    if net.gap is not None: arrays['gap'] = net.gap
-    return arrays, dict(trust=net.trust, doubts=net.doubts, ms=ms)
+    arrays |= {k: v for k, v in dict(gap=net.gap, labels=net.labels).items() if v is not None}
+    return arrays, dict(trust=net.trust, doubts=net.doubts, classes=net.classes, ms=ms)
 
 # %% ../nbs/14_explorer.ipynb #e931651e
 @patch
@@ -193,7 +203,7 @@ def frame(self: Stages,
     knobs: dict,            # as `MaskExplorer.knobs`
     photo: bool = True,     # with the photo itself, which the browser may have kept
     size: int | None = None,    # longer side of the pictures, pixels; None: the photo's own
-) -> dict: # index, knobs, size (W, H), counts, trust, doubts, ms; and as bytes photo, truth and the arrays of `probability`
+) -> dict: # index, knobs, size (W, H), counts, trust, doubts, classes, ms; and as bytes photo, truth and the arrays of `probability`
     "One photo, ready to be sent"
     with self.lock:
         arrays, about = self.probability(index, knobs)
@@ -202,7 +212,9 @@ def frame(self: Stages,
     if true is not None and true.shape != hw:
         raise ExplorerError(f'{self.shots[index].mask}: is not of the size of its photo; make a mask for this photo')
     small = lambda x: x if size is None or size >= max(hw) else shrink(x, size / max(hw))
+    labels = arrays.pop('labels', None)
     grey = {k: small(eight_bits(x)) for k, x in arrays.items()}
+    if labels is not None: grey['labels'] = np.array(Image.fromarray(labels).resize(grey['prob'].shape[::-1], Image.Resampling.NEAREST))
     if true is not None: true = small(true.astype(np.uint8) * 255) > 127
     out = dict(index=index, knobs=knobs, size=[hw[1], hw[0]], counts=counts(grey['prob'], true)) | about
     out |= {k: packed(x) for k, x in grey.items()}
@@ -247,21 +259,23 @@ def controls(
     models: list[str],  # checkpoints to choose from
     base: CRF = GATED,  # what the CRF's knobs start from
     crf: bool = False,  # whether the model refines unless told not to
-) -> list[dict]:        # a knob each: name, label, kind, what it may be, flag on the command line
+) -> list[dict]:        # a knob each: name, label, kind, what it may be, flag(s) on the command line
     "The knobs that Python turns, for the browser to show"
     number = lambda name, label, lo, hi, step, **more: dict(name=name, label=label, kind='number', min=lo, max=hi, step=step, **more)
     check = lambda name, label, flag, off='': dict(name=name, label=label, kind='check', flag=flag, off=off)
     fixed = {k: v for k, v in asdict(base).items() if k not in CRF_KNOBS and v != getattr(CRF, k)}
     return [dict(name='model', label='Model', kind='choice', choices=models, flag='-m'),
             number('scale', 'Scale', 0.05, 1, 0.05, flag='-s'),
-            check('squares', 'Squares', '--squares'), check('tta', 'Flip TTA', '--tta'),
+            dict(name='squares', label='Squares', kind='choice', choices=[False, True, 'cut'], labels=['none', 'faded', 'cut'],
+                 flags=['', '--squares', '--cut-squares']),
+            check('tta', 'Flip TTA', '--tta'),
             check('crf', 'CRF', '--crf', '--no-crf' if crf else '') | dict(fixed=fixed),
             *(number(k, f'CRF {label}', *((1, 20, 1) if k == 'iterations' else (0 if label == 'compat' else 1, 100, 'any')), crf=True, default=getattr(base, k))
               for k, label in CRF_KNOBS.items())]
 
 # %% ../nbs/14_explorer.ipynb #c98c132c
 STATIC = Path(str(files('carvana_unet')))/'static'
-VIEWS = 'overlay photo mask cutout outline heat uncertainty disagreement difference refinement'.split()
+VIEWS = 'overlay classes photo mask cutout outline heat uncertainty disagreement difference refinement'.split()
 
 class MaskExplorer(anywidget.AnyWidget):
     "Look at masks and turn the knobs: `MaskExplorer('photos/', model='MODEL.pth')`"
@@ -295,6 +309,7 @@ class MaskExplorer(anywidget.AnyWidget):
         offered = controls(models, base, bool(first.checkpoint.crf))
         knobs |= {k: state.pop(k) for k in knobs.keys() & state.keys()}
         self.stages, self.worker, self.ranking = Stages(found, device, base), Latest(), 0
+        if len(first.checkpoint.classes) > 2: state = dict(view='classes') | state
         super().__init__(photos=[s.info() for s in found], threshold=first.threshold, controls=offered, knobs=knobs, **state)
         self.on_msg(lambda *request: self._receive(*request))
 
@@ -387,18 +402,20 @@ def unused(
 # %% ../nbs/14_explorer.ipynb #c3995083
 @patch
 def _save(self: MaskExplorer,
-    mask: bytes,        # (H, W), 0 or 1 a pixel
+    mask: bytes,        # (H, W), a pixel 0 or 1, or the number of its class
     what: str,          # 'mask', 'cutout' or 'correction'
     index: int,         # of the photo
     size: list,         # width and height, pixels
+    classes: bool = False,  # whether there are several
 ):
     "Write what the browser shows, and say where"
-    shot, drawn = self.stages.shots[index], np.frombuffer(mask, np.uint8).reshape(size[::-1]) > 0
-    old = shot.mask or shot.photo
+    shot, labels = self.stages.shots[index], np.frombuffer(mask, np.uint8).reshape(size[::-1])
+    old, drawn = shot.mask or shot.photo, labels > 0
+    write = lambda path: write_classes(labels, path) if classes else write_mask(drawn, path)
     def job():
-        if what == 'mask': path = write_mask(drawn, shot.photo.with_name(f'{shot.photo.stem}_OUT.png'))
+        if what == 'mask': path = write(shot.photo.with_name(f'{shot.photo.stem}_OUT.png'))
         elif what == 'cutout': path = write_photo(cutout(self.stages.photo(index), drawn), shot.photo.with_name(f'{shot.photo.stem}_cutout_OUT.png'))
-        else: path = write_mask(drawn, unused(old.with_name(f'{old.stem}_corrected_OUT.png')))
+        else: path = write(unused(old.with_name(f'{old.stem}_corrected_OUT.png')))
         return f'{path}: written'
     self._try(index, job)
 

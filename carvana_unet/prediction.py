@@ -195,7 +195,7 @@ class Predictor:
         scale: float | None = None,                     # of photos as large as in training, in (0, 1]; None: the checkpoint's
         threshold: float | None = None,                 # in (0, 1); None: the checkpoint's
         tta: bool = False,          # also predict the mirrored photo, and take the mean: twice the time
-        squares: bool = False,      # predict overlapping squares instead of the whole photo
+        squares: bool | str = False,    # predict overlapping squares instead of the whole photo, faded into each other; 'cut': parted in the middle
         crf: CRF | bool | None = None,  # True: the checkpoint's, or else the default; False: none; None: the checkpoint's, if it has one
         max_memory: float = 1.5,    # GB for a photo; one that needs more is done in tiles
     ):
@@ -205,6 +205,7 @@ class Predictor:
         self.threshold = self.checkpoint.threshold if threshold is None else threshold
         if not 0 < self.scale <= 1: raise ValueError(f'scale {self.scale}: has to be above 0 and at most 1')
         if not 0 < self.threshold < 1: raise ValueError(f'threshold {self.threshold}: has to be between 0 and 1')
+        if squares not in (True, False, 'cut'): raise ValueError(f"squares {squares!r}: has to be True, False or 'cut'")
         self.tta, self.squares, self.max_memory = tta, squares, max_memory
         self.crf = chosen_crf(crf, self.checkpoint.crf)
         net = fold(self.checkpoint.net())
@@ -299,7 +300,7 @@ def maps(self: Predictor,
     if side: return tiled(lambda box: self.look(photo[box]), (h, w), side, overlap_for(side), STEP), {}
     if not self.squares or h == w: return self.look(photo), {}
     squares = [self.look(square) for square in split(photo)]
-    return merge(squares, (h, w)), dict(squares=disagreement([car(s) for s in squares], (h, w)))
+    return merge(squares, (h, w), self.squares != 'cut'), dict(squares=disagreement([car(s) for s in squares], (h, w)))
 
 # %% ../nbs/08_prediction.ipynb #2da75ab0
 @patch

@@ -1,17 +1,21 @@
 "The explorer as a reader uses it: in a real browser, on a saved page without a network and in JupyterLab with a kernel"
 import base64, io, os, shlex, shutil, socket, subprocess, sys, time, urllib.request
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from carvana_unet.checkpoints import Checkpoint, save_checkpoint
 from carvana_unet.dice import boundary_error, dice
 from carvana_unet.explorer import MaskExplorer, eight_bits
-from carvana_unet.photos import read_mask
-from carvana_unet.studio import studio_photo, write_studio
+from carvana_unet.photos import COLOURS, read_classes, read_mask
+from carvana_unet.studio import STUDIO_CLASSES, studio_photo, write_studio
+from carvana_unet.unet import UNet
 
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
 FLAGS = '--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync --no-first-run'
@@ -47,21 +51,37 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope='module')
 def saved(folder):
     "The page of these, and the explorer that wrote it"
-    explorer = MaskExplorer(folder, scale=1, index=1, device='cpu')
+    explorer = MaskExplorer(folder, scale=.25, index=1, device='cpu')
     return explorer.save(folder.parent/'explorer.html'), explorer
 
 
-@pytest.fixture
-def page(browser, saved):
-    "The saved page, opened without a network; nothing may be asked of one, and nothing may go wrong"
+@pytest.fixture(scope='module')
+def parts(tmp_path_factory):
+    "The file of a network that knows parts of a car; it has learnt nothing, but every part wins somewhere"
+    torch.manual_seed(0)
+    net = UNet(n_classes=4, width=4, depth=2)
+    net(torch.randn(2, 3, 160, 240))
+    path = tmp_path_factory.mktemp('parts')/'parts.pth'
+    save_checkpoint(Checkpoint(net.state_dict(), net.arch, scale=1, classes=list(STUDIO_CLASSES)), path)
+    return path
+
+
+@contextmanager
+def opened(browser, path):
+    "A saved page, opened without a network; nothing may be asked of one, and nothing may go wrong"
     context = browser.new_context(viewport=dict(width=1200, height=900), accept_downloads=True, offline=True)
     page, faults = watched(context)
     page.on('request', lambda r: r.url.startswith(('file:', 'blob:', 'data:')) or faults.append(r.url))
-    page.goto(saved[0].as_uri())
+    page.goto(path.as_uri())
     page.wait_for_selector('[data-number=edge]')
     yield page
     context.close()
     assert not faults
+
+
+@pytest.fixture
+def page(browser, saved):
+    with opened(browser, saved[0]) as page: yield page
 
 
 def watched(context):
@@ -104,6 +124,15 @@ def choose(page, key, value):
     page.locator(f'[data-key={key}]').select_option(value)
 
 
+def enlarged(page):
+    "What the canvas shows with 3 pixels for each of the photo's: uint8 (h, w, 4); and an index that does the same to an array"
+    page.evaluate('explorer.zoomTo(3)')
+    picture = shown(page)
+    x, y = page.evaluate('[explorer.x, explorer.y]')
+    h, w, _ = picture.shape
+    return picture, np.ix_(*(np.floor(c - n / 2 / 3 + np.arange(n) / 3).astype(int) for c, n in ((y, h), (x, w))))
+
+
 def test_the_threshold_follows_the_mouse(page, saved):
     before, dice_before = shown(page), number(page, 'dice')
     drag(page, '.plot', (.5, .5), (.9, .5))
@@ -129,12 +158,8 @@ def test_the_mask_is_drawn_pixel_for_pixel(page, saved):
     explorer = saved[1]
     q = eight_bits(explorer.stages.probability(1, explorer.knobs)[0]['prob'])
     choose(page, 'view', 'mask')
-    page.evaluate('explorer.zoomTo(3)')
-    picture = shown(page)[..., 0]
-    x, y = page.evaluate('[explorer.x, explorer.y]')
-    h, w = picture.shape
-    rows, cols = (np.floor(c - n / 2 / 3 + np.arange(n) / 3).astype(int) for c, n in ((y, h), (x, w)))
-    assert ((picture > 0) == (q > 127.5)[np.ix_(rows, cols)]).all()
+    picture, seen = enlarged(page)
+    assert ((picture[..., 0] > 0) == (q > 127.5)[seen]).all()
 
 
 def test_only_what_changes_is_drawn_again(page):
@@ -162,6 +187,24 @@ def test_every_view_differs(page):
         page.wait_for_timeout(300)
         pictures.append(shown(page))
     for i, a in enumerate(pictures): assert all((a != b).any() for b in pictures[:i]), VIEWS[i]
+
+
+def test_classes_have_colours_and_a_legend(browser, folder, parts, tmp_path):
+    explorer = MaskExplorer(folder, model=parts, index=1, device='cpu', opacity=1)
+    arrays = explorer.stages.probability(1, explorer.knobs)[0]
+    classes = np.where(eight_bits(arrays['prob']) > 127.5, arrays['labels'], 0)
+    with opened(browser, explorer.save(tmp_path/'classes.html')) as page:
+        assert page.locator('.legend .swatch').all_inner_texts() == list(STUDIO_CLASSES[1:])
+        assert number(page, 'classes') == ', '.join(f'{name} {(classes == i).sum():,}' for i, name in enumerate(STUDIO_CLASSES) if i)
+        picture, seen = enlarged(page)
+        there = classes[seen] > 0
+        assert (picture[there][:, :3] == COLOURS[classes[seen][there]]).all()
+        with page.expect_download() as download: page.locator('[data-do=mask]').click()
+        assert (np.array(Image.open(download.value.path()).convert('RGB')) == COLOURS[classes]).all()
+        choose(page, 'view', 'difference')
+        assert not page.locator('.legend .swatch').count()
+    small = MaskExplorer(folder, model=parts, device='cpu').save(tmp_path/'small.html', size=100)
+    with opened(browser, small) as page: assert page.locator('.legend .swatch').count() == 3
 
 
 def test_two_views_meet_at_the_split(page):
@@ -303,7 +346,7 @@ import ipywidgets
 ipywidgets.Label('a kernel and widgets')
 """, """
 from carvana_unet.explorer import MaskExplorer
-explorer = MaskExplorer('studio', model=['MODEL.pth', 'missing.pth'], scale=1, index=1, device='cpu')
+explorer = MaskExplorer('studio', model=['MODEL.pth', 'parts.pth', 'missing.pth'], scale=.25, index=1, device='cpu')
 explorer
 """, """
 print(explorer.threshold)
@@ -311,10 +354,11 @@ print(explorer.threshold)
 
 
 @pytest.fixture(scope='module')
-def lab(folder, tmp_path_factory):
-    "JupyterLab on a free port, in a folder with a notebook and photos, untouched by what is set up for this user"
+def lab(parts, tmp_path_factory):
+    "JupyterLab on a free port, in a folder with a notebook and 16 photos, untouched by what is set up for this user"
     root = tmp_path_factory.mktemp('lab')
-    shutil.copytree(folder, root/'studio')
+    write_studio(root/'studio', seeds=[10_001], size=(320, 480))
+    shutil.copy(parts, root)
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c.strip()) for c in CELLS])
     nb.metadata.kernelspec = dict(name='python3', display_name='Python 3', language='python')
     nbformat.write(nb, root/'explore.ipynb')
@@ -369,7 +413,7 @@ def live(browser, lab):
         page, faults = watched(context)
         try: run_cells(page, url)
         except Error as e:
-            failed = [f'JupyterLab, attempt {attempt}: {e}', 'the page:', page.locator('body').inner_text(), 'its console:', *faults,
+            failed = [f'JupyterLab, attempt {attempt}: {e}', 'the page:', page.evaluate('document.body?.innerText'), 'its console:', *faults,
                       'the end of lab.log:', (root/'lab.log').read_text()[-3000:]]
             print(*failed, sep='\n')
             context.close()
@@ -414,6 +458,7 @@ def turn(page, knob, value):
     "Turn a knob of Python's and wait for what it does to the expected dice; give its words before"
     before, field = number(page, 'expected'), page.locator(f'[data-knob={knob}]')
     if isinstance(value, bool): field.set_checked(value)
+    elif isinstance(value, str): field.select_option(value)
     else:
         field.fill(str(value))
         field.press('Enter')
@@ -423,15 +468,52 @@ def turn(page, knob, value):
 
 def test_live_knobs_run_the_network(live):
     page, _ = live
-    before = turn(page, 'scale', .5)
-    turn(page, 'scale', 1)
+    before = turn(page, 'scale', .2)
+    turn(page, 'scale', .25)
     assert number(page, 'expected') == before
-    for knob in 'squares', 'tta': turn(page, knob, True)
+    for knob, value in [('squares', 'faded'), ('squares', 'cut'), ('tta', True)]: turn(page, knob, value)
     assert 'squares' in number(page, 'doubts') and 'flip' in number(page, 'doubts')
     choose(page, 'view', 'disagreement')
     assert page.evaluate("document.querySelector('[data-number=ms]').textContent").startswith('read 0, network')
-    for knob in 'squares', 'tta': turn(page, knob, False)
+    for knob, value in [('squares', 'none'), ('tta', False)]: turn(page, knob, value)
     assert number(page, 'expected') == before
+
+
+def test_live_space_turns_the_car(live):
+    page, _ = live
+    first = shown(page)
+    page.evaluate("""() => {
+        const name = document.querySelector('.carvana-explorer .name');
+        window.seen = [];
+        new MutationObserver(() => name.textContent !== seen.at(-1) && seen.push(name.textContent)).observe(name, {childList: true});
+    }""")
+    page.locator('.carvana-explorer canvas').focus()
+    page.keyboard.press(' ')
+    assert page.locator('[data-do=play]').inner_text() == 'Stop'
+    page.wait_for_function('new Set(seen).size == 16', timeout=300_000)
+    page.keyboard.press(' ')
+    assert page.locator('[data-do=play]').inner_text() == 'Play'
+    page.wait_for_function("document.querySelector('.carvana-explorer .wait').hidden")
+    views = [int(name.split('.')[0][-2:]) for name in page.evaluate('seen')]
+    assert views[:16] == [*range(3, 17), 1, 2] and (shown(page) == first).all() == (views[-1] == 2)
+    page.wait_for_timeout(300)  # the widget tells Python with a delay
+    assert run_last(page, 'print(explorer.index)') == str(views[-1] - 1)
+    run_last(page, 'explorer.index = 1; print(1)')
+    page.wait_for_function("document.querySelector('.carvana-explorer .name').textContent.includes('_02.jpg')")
+
+
+def test_live_zoom_to_single_pixels(live):
+    page, _ = live
+    canvas = page.locator('.carvana-explorer canvas')
+    canvas.scroll_into_view_if_needed()
+    whole, top = shown(page), page.evaluate("document.querySelector('.jp-WindowedPanel-outer').scrollTop")
+    canvas.click()
+    for _ in range(30): page.mouse.wheel(0, -300)
+    page.wait_for_timeout(500)
+    assert len(np.unique(shown(page).reshape(-1, 4), axis=0)) < 600  # few and large
+    assert page.evaluate("document.querySelector('.jp-WindowedPanel-outer').scrollTop") == top
+    page.keyboard.press('0')
+    assert (shown(page) == whole).all()
 
 
 @pytest.mark.skipif(not find_spec('pydensecrf'), reason='needs pydensecrf')
@@ -471,23 +553,51 @@ def test_live_the_command_makes_the_saved_mask(live):
     assert run_last(page, code) == 'True'
 
 
+def test_live_classes_are_saved_as_the_command_does(live):
+    page, root = live
+    turn(page, 'model', 'parts.pth')
+    choose(page, 'view', 'classes')
+    assert page.locator('.legend .swatch').count() == 3
+    page.locator('[data-do=mask]').click()
+    wait_for(page, '_02_OUT.png: written')
+    saved = read_classes(root/page.locator('.status').inner_text().removesuffix(': written'))
+    page.locator('[data-do=cli]').click()
+    words = shlex.split(page.locator('.status').inner_text())
+    subprocess.run([Path(sys.executable).parent/words[0], *words[1:], '-c', '-o', 'classes.png'], cwd=root, check=True, timeout=300)
+    assert (read_classes(root/'classes.png') == saved).all() and saved.any()
+    turn(page, 'model', 'MODEL.pth')
+    assert page.locator('[data-key=view]').input_value() == 'overlay'
+
+
 def test_live_sort_asks_for_every_photo(live):
     page, _ = live
     choose(page, 'sort', 'dice')
     page.wait_for_function("[...document.querySelectorAll('.thumb span')].every(s => s.textContent.startsWith('0.'))", timeout=120_000)
     scores = [float(s) for s in page.locator('.thumb span').all_inner_texts()]
-    assert len(scores) == 3 and scores == sorted(scores)
+    assert len(scores) == 16 and scores == sorted(scores)
     choose(page, 'sort', 'name')
 
 
 def test_live_a_correction_is_a_new_file(live):
     page, root = live
+    before = number(page, 'area')
     page.locator('[data-tool=brush]').click()
     page.locator('.stage').scroll_into_view_if_needed()
     drag(page, '.carvana-explorer canvas', (.1, .1), (.3, .1))
+    painted = number(page, 'area')
+    assert painted != before
+    page.keyboard.press('Control+z')
+    assert number(page, 'area') == before
+    page.locator('[data-do=redo]').click()
+    assert number(page, 'area') == painted
     page.locator('[data-do=correction]').click()
     wait_for(page, '_02_mask_corrected_OUT.png: written')
     new, = (root/'studio/train_masks').glob('*_corrected_OUT.png')
-    assert read_mask(new)[32, 60:130].all()
+    assert read_mask(new)[32, 60:130].all() and f'{read_mask(new).sum():,}' == painted.split()[0]
     assert (read_mask(next((root/'studio/train_masks').glob('*_02_mask.gif'))) == studio_photo(10_001, 2, size=(320, 480))[1]).all()
+    page.locator('[data-do=cutout]').click()
+    wait_for(page, '_02_cutout_OUT.png: written')
+    cut = np.array(Image.open(next((root/'studio/train').glob('*_02_cutout_OUT.png'))))
+    assert ((cut[..., 3] > 0) == read_mask(new)).all()
     page.locator('[data-do=undo]').click()
+    page.locator('[data-tool=move]').click()

@@ -3,14 +3,14 @@
 // the threshold follows the hand; Python is asked only for what takes the network.
 
 const VIEWS = {
-  overlay: 'Overlay', photo: 'Photo', mask: 'Mask', cutout: 'Cut-out', outline: 'Outline', heat: 'Probability',
+  overlay: 'Overlay', classes: 'Classes', photo: 'Photo', mask: 'Mask', cutout: 'Cut-out', outline: 'Outline', heat: 'Probability',
   uncertainty: 'Uncertainty', disagreement: 'Where two looks disagree', difference: 'Difference from truth', refinement: 'What refinement changed',
 };
-const NEEDS = {disagreement: 'gap', difference: 'truth', refinement: 'before'};
+const NEEDS = {classes: 'labels', disagreement: 'gap', difference: 'truth', refinement: 'before'};
 const LEGEND = {
   overlay: 'Tinted: taken for car.', mask: 'White: car.', cutout: 'What would be saved as the cut-out.',
   outline: 'The outline of the mask.', heat: 'Dark: background. Bright: car.', uncertainty: 'Bright: the network cannot decide.',
-  disagreement: 'Bright: two squares, or the photo and its mirror image, give different probabilities.', difference: 'Red: marked, but not car. Blue: car, but missed.', refinement: 'Bright: the CRF moved the probability.', photo: '',
+  disagreement: 'Bright: two squares, or the photo and its mirror image, give different probabilities.', difference: 'Red: marked, but not car. Blue: car, but missed.', refinement: 'Bright: the CRF moved the probability.', photo: '', classes: '',
 };
 const rgba = (r, g, b) => (255 << 24 | b << 16 | g << 8 | r) >>> 0;  // a pixel as canvases keep it, little-endian
 const TINT = [255, 0, 110], WRONG = rgba(230, 25, 25), MISSED = rgba(30, 110, 255), EDGE = rgba(...TINT);
@@ -53,6 +53,12 @@ export function count(q, truth) {  // how many pixels have each 8-bit probabilit
   if (truth) for (let i = 0; i < q.length; i++) (truth[i] ? inside : outside)[q[i]]++;
   else for (let i = 0; i < q.length; i++) outside[q[i]]++;
   return {inside, outside};
+}
+
+export function shares(q, labels, n) {  // the same for each of n classes, whether car or not
+  const each = Array.from({length: n}, () => new Float64Array(256));
+  for (let i = 0; i < q.length; i++) each[labels[i] - 1][q[i]]++;
+  return each;
 }
 
 export function scores({inside, outside}, k) {  // of the mask `q >= k`
@@ -109,7 +115,7 @@ class Picture {  // a photo, what the network says about it, what is true, and w
     const p = new Picture(), image = photo ?? await pixels(frame.photo);
     Object.assign(p, {frame, image, w: image.width, h: image.height, rgb: new Uint32Array(image.data.buffer), id: made++, version: 0});
     p.prob = await grey(frame.prob);
-    for (const part of ['truth', 'before', 'gap']) p[part] = frame[part] ? await grey(frame[part]) : null;
+    for (const part of ['truth', 'before', 'gap', 'labels']) p[part] = frame[part] ? await grey(frame[part]) : null;
     return p;
   }
   stroke(s) {  // discs along the stroke: certainly car, or certainly not
@@ -133,9 +139,11 @@ class Picture {  // a photo, what the network says about it, what is true, and w
   recount() {
     this.counts = count(this.q, this.truth);
     this.tiles = extremes(this.q, this.w, this.h);
+    this.shares = this.labels && shares(this.q, this.labels, this.frame.classes.length);
     this.version++;
   }
-  mask(k) { return Uint8Array.from(this.q, v => v >= k ? 1 : 0); }
+  mask(k) { return Uint8Array.from(this.q, (v, i) => v >= k ? this.labels?.[i] ?? 1 : 0); }  // or the number of each class
+  classOf(i) { return this.frame.classes[this.labels[i] - 1]; }
 }
 
 // ---- Views: each is two pictures, one shown where the mask is and one where it is not ----
@@ -148,6 +156,7 @@ function layers(p, view, opacity, background) {
   const faded = v => { const y = ((v & 255) * 77 + (v >> 8 & 255) * 151 + (v >> 16 & 255) * 28) >> 9; return rgba(y + 64, y + 64, y + 64); };
   switch (view) {
     case 'overlay': return {inside: fill(i => mix(rgb[i], opacity, TINT)), outside: rgb};
+    case 'classes': return {inside: fill(i => mix(rgb[i], opacity, p.classOf(i).colour)), outside: rgb};
     case 'mask': return {inside: new Uint32Array(n).fill(WHITE), outside: new Uint32Array(n).fill(BLACK)};
     case 'cutout': {
       const c = background && rgba(...[1, 3, 5].map(k => parseInt(background.slice(k, k + 2), 16)));
@@ -285,7 +294,7 @@ class Explorer {
     this.list = make('div', {className: 'strip', aria: {role: 'group', label: 'Photos'}});
     const swatch = make('label', {}, 'Background', make('input', {type: 'color', value: '#ffffff', aria: {label: 'Colour behind the cut-out'}, oninput: e => this.set('background', e.target.value)}),
       button('Checkerboard', 'Show what is transparent as a checkerboard', () => this.set('background', ''), 'board'));
-    this.only = {overlay: slider('opacity', 'Opacity', 0, 1, .05), cutout: swatch};
+    this.only = [[['overlay', 'classes'], slider('opacity', 'Opacity', 0, 1, .05)], [['cutout'], swatch]];
     const tool = (name, label, title) => make('button', {type: 'button', title, data: {tool: name}, aria: {pressed: name === this.tool}, onclick: () => this.take(name)}, label);
     const bar = (label, ...children) => make('div', {className: 'bar', aria: {role: 'toolbar', label}}, ...children);
     const top = bar('Photo', button('‹', 'Previous photo (left arrow)', () => this.step(-1), 'previous'), button('›', 'Next photo (right arrow)', () => this.step(1), 'next'),
@@ -300,7 +309,7 @@ class Explorer {
     const take = bar('Save', button('Save mask', 'Write the mask as a picture', () => this.save('mask'), 'mask'), button('Save cut-out', 'Write the car on nothing', () => this.save('cutout'), 'cutout'),
       button('Copy command', 'Copy the command that makes this mask', () => this.copy(this.commandLine()), 'cli'), button('Copy Python', 'Copy the call that makes this mask', () => this.copy(this.pythonCall()), 'python'));
     this.panel = make('div', {className: 'panel'},
-      bar('View', choice('view', 'View', []), choice('other', 'Beside it', []), this.only.overlay, this.only.cutout),
+      bar('View', choice('view', 'View', []), choice('other', 'Beside it', []), ...this.only.map(([, node]) => node)),
       make('label', {className: 'threshold'}, 'Threshold', make('input', {type: 'range', min: 1, max: 255, step: 1, data: {key: 'threshold'}, oninput: e => this.set('threshold', halfway(+e.target.value))}), make('output', {})),
       this.plot, this.numbers, knobs, take);
     const sort = make('label', {}, 'Sort by', make('select', {data: {key: 'sort'}, onchange: e => this.sort(e.target.value)},
@@ -318,8 +327,8 @@ class Explorer {
     const state = this.get('knobs'), set = (name, value) => this.set('knobs', {...this.get('knobs'), [name]: value});
     const input = c => {
       const common = {data: {knob: c.name}, disabled: !this.live, title: c.help ?? ''};
-      if (c.kind === 'choice') return make('select', {...common, onchange: e => set(c.name, e.target.value)},
-        ...c.choices.map(v => make('option', {value: v, selected: v === state[c.name]}, v)));
+      if (c.kind === 'choice') return make('select', {...common, onchange: e => set(c.name, c.choices[e.target.value])},
+        ...c.choices.map((v, i) => make('option', {value: i, selected: v === state[c.name]}, c.labels?.[i] ?? v)));
       if (c.kind === 'check') return make('input', {...common, type: 'checkbox', checked: state[c.name], onchange: e => set(c.name, e.target.checked)});
       return make('input', {...common, type: 'number', min: c.min, max: c.max, step: c.step, value: state[c.name],
         onchange: e => e.target.checkValidity() && e.target.value ? set(c.name, +e.target.value) : this.say(`${c.label}: ${c.min} to ${c.max}`, true)});
@@ -463,7 +472,7 @@ class Explorer {
   }
   layerOf(view) {
     const p = this.picture, opacity = this.get('opacity'), background = this.get('background');
-    const key = [p.id, p.version, view, view === 'overlay' && opacity, view === 'cutout' && background].join();
+    const key = [p.id, p.version, view, (view === 'overlay' || view === 'classes') && opacity, view === 'cutout' && background].join();
     if (!this.layer.has(key)) {
       if (this.layer.size >= 2) this.layer.delete(this.layer.keys().next().value);
       this.layer.set(key, layers(p, view, opacity, background));
@@ -527,6 +536,7 @@ class Explorer {
     this.root.dataset.ms = ms.toFixed(1);
     const rows = p.truth ? [['dice', 'Dice', s.dice.toFixed(5)], ['iou', 'IoU', s.iou.toFixed(5)], ['edge', 'Boundary error', p.edge?.k === this.level && p.edge.version === p.version ? `${fixed(p.edge.value, 2)} px` : '...']] : [];
     rows.push(['expected', 'Expected dice', s.expected.toFixed(5)], ['area', 'Area', `${s.area.toLocaleString('en')} px, ${(100 * s.share).toFixed(2)} %`]);
+    if (p.shares) rows.push(['classes', 'Of it', frame.classes.map(({name}, i) => `${name} ${this.areaOf(i).toLocaleString('en')}`).join(', ')]);
     if (p.before) rows.push(['changed', 'Changed by the CRF', `${this.changed().toLocaleString('en')} px`]);
     if (frame.trust != null) rows.push(['trust', 'Trust', frame.trust.toFixed(4)], ['doubts', 'Doubts', Object.entries(frame.doubts).map(([k, v]) => `${k} ${v.toFixed(4)}`).join(', ')]);
     const stages = {...frame.ms, drawing: ms};
@@ -538,17 +548,20 @@ class Explorer {
     else rows.forEach(([, , text], i) => { if (have[i].textContent !== text) have[i].textContent = text; });
     const controls = {view: a, other: this.get('other'), opacity: this.get('opacity'), threshold: this.level};
     for (const [key, v] of Object.entries(controls)) { const n = this.find(`[data-key=${key}]`); if (n.value !== String(v)) n.value = v; }
-    for (const [view, node] of Object.entries(this.only)) node.hidden = a !== view && b !== view;
+    for (const [views, node] of this.only) node.hidden = !views.includes(a) && !views.includes(b);
     this.find('.threshold output').textContent = t.toFixed(3);
     this.find('[data-do=undo]').disabled = !this.done.list.length;
     this.find('[data-do=redo]').disabled = !this.done.undone.length;
-    this.legend.textContent = [...new Set([LEGEND[a], LEGEND[b]])].join(' ');
+    const classes = a === 'classes' || b === 'classes' ? frame.classes : [], legend = [...new Set([LEGEND[a], LEGEND[b]])].join(' ');
+    if (this.legend.dataset.of !== (this.legend.dataset.of = [a, b, ...classes.map(c => c.name)].join()))
+      this.legend.replaceChildren(...classes.map(c => make('span', {className: 'swatch', style: `--colour: rgb(${c.colour})`}, c.name)), legend);
     this.canvas.setAttribute('aria-label', `${this.info.name}: ${names}. ${p.truth ? `Dice ${s.dice.toFixed(4)}, ` : ''}${(100 * s.share).toFixed(1)} % car at threshold ${t.toFixed(3)}`);
     this.plot.setAttribute('aria-valuenow', t.toFixed(3));
     const x = this.level - .5;
     for (const [k, v] of [['x1', x], ['x2', x]]) this.cursor?.setAttribute(k, v);
     if (p.truth && !(p.edge?.k === this.level && p.edge.version === p.version)) this.measure();
   }
+  areaOf(i) { return this.picture.shares[i].subarray(this.level).reduce((a, n) => a + n, 0); }
   changed() {
     const {q, before} = this.picture, k = this.level;
     let n = 0;
@@ -661,7 +674,7 @@ class Explorer {
   point(e) {
     const p = this.picture, [x, y] = p ? this.at(e).map(Math.round) : [-1, -1];
     const here = p && x >= 0 && y >= 0 && x < p.w && y < p.h, i = y * p?.w + x;
-    this.pixel.textContent = here ? `x ${x}, y ${y}: probability ${(p.q[i] / 255).toFixed(3)}${p.truth ? `, truth ${p.truth[i] ? 'car' : 'background'}` : ''}` : '';
+    this.pixel.textContent = here ? `x ${x}, y ${y}: probability ${(p.q[i] / 255).toFixed(3)}${p.truth ? `, truth ${p.truth[i] ? 'car' : 'background'}` : ''}${p.labels && p.q[i] >= this.level ? `, ${p.classOf(i).name}` : ''}` : '';
   }
   key(e) {
     const typing = e.target.matches('input:not([type=range]):not([type=checkbox]), select'), arrows = e.target.matches('input[type=range]');
@@ -701,9 +714,9 @@ class Explorer {
     const p = this.picture;
     if (!p) return;
     const mask = p.mask(this.level);
-    if (this.live) return this.model.send({kind: 'save', what, index: this.get('index'), size: [p.w, p.h]}, undefined, [mask.buffer]);
+    if (this.live) return this.model.send({kind: 'save', what, index: this.get('index'), size: [p.w, p.h], classes: !!p.labels}, undefined, [mask.buffer]);
     const image = new ImageData(p.w, p.h), out = new Uint32Array(image.data.buffer);
-    for (let i = 0; i < out.length; i++) out[i] = what === 'cutout' ? (mask[i] ? p.rgb[i] : 0) : mask[i] ? WHITE : BLACK;
+    for (let i = 0; i < out.length; i++) out[i] = what === 'cutout' ? (mask[i] ? p.rgb[i] : 0) : !mask[i] ? BLACK : p.labels ? rgba(...p.classOf(i).colour) : WHITE;
     const canvas = Object.assign(document.createElement('canvas'), {width: p.w, height: p.h});
     canvas.getContext('2d').putImageData(image, 0, 0);
     const name = this.info.name.replace(/\.\w+$/, '') + {mask: '', cutout: '_cutout', correction: '_corrected'}[what] + '_OUT.png';
@@ -719,6 +732,7 @@ class Explorer {
     for (const c of this.get('controls')) {
       const v = knobs[c.name];
       if (c.kind === 'check') words.push(...(v ? [c.flag] : c.off ? [c.off] : []));
+      else if (c.flags) words.push(...[c.flags[c.choices.indexOf(v)]].filter(Boolean));
       else if (c.flag) words.push(c.flag, quoted(String(v)));
     }
     return [...words, '-t', +this.get('threshold').toFixed(4)].join(' ') + (this.ownCRF() ? '  # but the CRF with numbers of its own is to be had in Python only' : '');
@@ -726,10 +740,10 @@ class Explorer {
   ownCRF() { return this.get('knobs').crf && this.get('controls').some(c => c.crf && this.get('knobs')[c.name] !== c.default); }
   pythonCall() {
     const knobs = this.get('knobs'), controls = this.get('controls'), call = o => Object.entries(o).map(([k, v]) => `${k}=${v}`).join(', ');
-    const words = Object.fromEntries(controls.filter(c => !c.crf && c.kind !== 'check' || knobs[c.name] && !c.crf).map(c => [c.name, literal(knobs[c.name])]));
+    const words = Object.fromEntries(controls.filter(c => !c.crf && knobs[c.name] !== false).map(c => [c.name, literal(knobs[c.name])]));
     const crf = {...controls.find(c => c.name === 'crf').fixed, ...Object.fromEntries(controls.filter(c => c.crf).map(c => [c.name, knobs[c.name]]))};
     words.crf = knobs.crf ? `CRF(${call(crf)})` : 'False';
-    return `Predictor(${call(words)}, threshold=${+this.get('threshold').toFixed(4)}).mask(${literal(this.info.path)})`;
+    return `Predictor(${call(words)}, threshold=${+this.get('threshold').toFixed(4)}).${this.picture?.labels ? 'classes' : 'mask'}(${literal(this.info.path)})`;
   }
   async copy(text) {
     this.say(text);

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['Bf16', 'KeepMemory', 'FullSizeDice', 'KeepBest', 'WeightAverage', 'TrainingError', 'StopAtNaN', 'noted_signals',
-           'Stopped', 'KeepState', 'RestartingLearner', 'draw_curve', 'draw_worst', 'Pictures', 'adamw',
-           'load_imagenet', 'new_net', 'loaded_net', 'encoder_and_rest', 'split_for_training', 'prepare',
+           'Stopped', 'KeepState', 'RestartingLearner', 'draw_curve', 'LearningCurve', 'draw_worst', 'Pictures',
+           'adamw', 'load_imagenet', 'new_net', 'loaded_net', 'encoder_and_rest', 'split_for_training', 'prepare',
            'tensorboard_callback', 'Accumulate', 'find_lr', 'share', 'train']
 
 # %% ../nbs/10_training.ipynb #5a7b68de
-import ctypes, random, shlex, signal, sys, tempfile, threading, time
+import ctypes, io, random, shlex, signal, sys, tempfile, threading, time
 from contextlib import contextmanager
 from statistics import median
 from pathlib import Path
@@ -272,8 +272,7 @@ class RestartingLearner(Learner):
 # %% ../nbs/10_training.ipynb #0be44a09
 def draw_curve(
     curve: list[dict],  # per epoch: train_loss, valid_loss, dice
-    path: Path,         # .png
-):
+) -> Figure:
     "Losses and dice over the epochs"
     fig = Figure((9, 3), layout='constrained')
     losses, dices = fig.subplots(1, 2)
@@ -282,7 +281,24 @@ def draw_curve(
     dices.semilogy(epochs, [1 - e['dice'] for e in curve], 'C2.-')
     losses.set(xlabel='epoch', ylabel='loss'); losses.legend()
     dices.set(xlabel='epoch', ylabel='1 - dice at full size')
-    fig.savefig(path)
+    for ax in (losses, dices): ax.xaxis.get_major_locator().set_params(integer=True)
+    return fig
+
+# %% ../nbs/10_training.ipynb #773c8d3e
+class LearningCurve(Callback):
+    "In a notebook: losses and dice so far, drawn anew after every epoch"
+    order = 80  # after the recorder
+    def before_fit(self):
+        from IPython.display import display
+        self.place = display(display_id=True)  # None outside of a notebook
+
+    def after_epoch(self):
+        names = self.recorder.metric_names[1:]
+        self.figure = draw_curve([dict(zip(names, map(float, row))) for row in self.recorder.values])
+        if not self.place: return
+        from IPython.display import Image
+        self.figure.savefig(png := io.BytesIO(), format='png')
+        self.place.update(Image(png.getvalue()))
 
 # %% ../nbs/10_training.ipynb #afe11915
 def draw_worst(
@@ -292,7 +308,8 @@ def draw_worst(
     "The worst photos with their errors"
     rows = -(-len(worst) // 3)
     fig = Figure((12, 3 * rows), layout='constrained')
-    for ax in (axes := fig.subplots(rows, 3, squeeze=False).flat): ax.axis('off')
+    axes = fig.subplots(rows, 3, squeeze=False).ravel()
+    for ax in axes: ax.axis('off')
     for ax, (score, pair, said, true) in zip(axes, worst):
         photo = read_photo(pair.photo, 4)[:true.shape[0], :true.shape[1]].copy()
         wrong = said != true
@@ -306,7 +323,7 @@ class Pictures(Callback):
     order = 80
     def after_epoch(self):
         keep, metric = self.learn.keep_best, self.learn.metrics[0]
-        draw_curve(keep.curve, keep.path.with_name(f'{keep.path.stem}_curve.png'))
+        draw_curve(keep.curve).savefig(keep.path.with_name(f'{keep.path.stem}_curve.png'))
         draw_worst(metric.worst, keep.path.with_name(f'{keep.path.stem}_worst.png'))
 
 # %% ../nbs/10_training.ipynb #b7507a1b

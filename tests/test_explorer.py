@@ -58,9 +58,9 @@ def saved(folder):
 @pytest.fixture(scope='module')
 def parts(tmp_path_factory):
     "The file of a network that knows parts of a car; it has learnt nothing, but every part wins somewhere"
-    torch.manual_seed(0)
+    torch.manual_seed(2)
     net = UNet(n_classes=4, width=4, depth=2)
-    net(torch.randn(2, 3, 160, 240))
+    for p in net.parameters(): torch.nn.init.normal_(p)
     path = tmp_path_factory.mktemp('parts')/'parts.pth'
     save_checkpoint(Checkpoint(net.state_dict(), net.arch, scale=1, classes=list(STUDIO_CLASSES)), path)
     return path
@@ -193,6 +193,7 @@ def test_classes_have_colours_and_a_legend(browser, folder, parts, tmp_path):
     explorer = MaskExplorer(folder, model=parts, index=1, device='cpu', opacity=1)
     arrays = explorer.stages.probability(1, explorer.knobs)[0]
     classes = np.where(eight_bits(arrays['prob']) > 127.5, arrays['labels'], 0)
+    assert len(np.unique(classes)) == 4
     with opened(browser, explorer.save(tmp_path/'classes.html')) as page:
         assert page.locator('.legend .swatch').all_inner_texts() == list(STUDIO_CLASSES[1:])
         assert number(page, 'classes') == ', '.join(f'{name} {(classes == i).sum():,}' for i, name in enumerate(STUDIO_CLASSES) if i)
@@ -524,7 +525,7 @@ def test_live_crf(live):
     choose(page, 'view', 'refinement')
     turn(page, 'bilateral_compat', 9)
     choose(page, 'view', 'overlay')
-    turn(page, 'bilateral_compat', run_last(page, 'print(explorer.stages.base.bilateral_compat)'))
+    turn(page, 'bilateral_compat', float(run_last(page, 'print(explorer.stages.base.bilateral_compat)')))
     turn(page, 'crf', False)
     assert number(page, 'expected') == before
 
@@ -564,7 +565,7 @@ def test_live_classes_are_saved_as_the_command_does(live):
     page.locator('[data-do=cli]').click()
     words = shlex.split(page.locator('.status').inner_text())
     subprocess.run([Path(sys.executable).parent/words[0], *words[1:], '-c', '-o', 'classes.png'], cwd=root, check=True, timeout=300)
-    assert (read_classes(root/'classes.png') == saved).all() and saved.any()
+    assert (read_classes(root/'classes.png') == saved).all() and len(np.unique(saved)) == 4
     turn(page, 'model', 'MODEL.pth')
     assert page.locator('[data-key=view]').input_value() == 'overlay'
 

@@ -357,7 +357,7 @@ def train_parser() -> argparse.ArgumentParser:
     add('--batch-size', '-b', metavar='N', type=count, default=8, help='squares a step (default: %(default)s)')
     add('--learning-rate', '-l', metavar='X', type=positive, default=3e-3, dest='lr',
         help='highest rate of the one-cycle schedule (default: %(default)s)')
-    add('--scale', '-s', metavar='S', type=scale, default=.5, help='of the photos (default: %(default)s)')
+    add('--scale', '-s', metavar='S', type=scale, help='of the photos (default: that of --load, or else 0.5)')
     add('--arch', '-a', metavar='NAME', default='unet',
         help='unet, efficientnet_lite0, or a backbone of torchvision such as resnet34 (default: %(default)s)')
     add('--from-scratch', action='store_false', dest='pretrained', help="do without an encoder's ImageNet weights")

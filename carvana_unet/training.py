@@ -419,7 +419,7 @@ def split_for_training(
 def prepare(
     folders: list,                  # training data in Kaggle's layout; the first folder holds the validation cars
     batch_size: int = 8,            # squares a step
-    scale: float = 0.5,             # of the network, in (0, 1]
+    scale: float | None = None,     # of the network, in (0, 1]; None: that of `load`, or else 0.5
     arch: str = 'unet',             # or `efficientnet_lite0`, or a backbone of torchvision
     pretrained: bool = True,        # begin an encoder with its ImageNet weights
     width: int = 16,                # channels of the U-Net at full resolution
@@ -439,6 +439,7 @@ def prepare(
     "A learner with everything that makes it learn, and nothing that writes files; raises `TrainingError`"
     n_classes = len(classes) + (len(classes) > 1)
     start = load_checkpoint(find_model(load)) if load else None
+    scale = scale or (start.scale if start else .5)
     train_items, choosing = split_for_training(folders, valid)
     for folder in folders:
         if faults := [f for f in quick_check(folder) if f.fault]: raise CarvanaError(f'{faults[0]} (carvana-doctor {folder} looks at all files)')

@@ -88,7 +88,8 @@ def kaggle(tmp_path, studio): return Kaggle(tmp_path/'kaggle', studio)
 
 def start(kaggle, cwd, *words, path=None):
     env = os.environ | dict(PATH=path or f"{kaggle.folder}:{os.environ['PATH']}")
-    return subprocess.Popen([BIN/'carvana-download', *words], cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen([BIN/'carvana-download', *words], cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # ignored where make runs in the background
 
 
 def call(*args, **options):

@@ -238,7 +238,8 @@ def _mask_findings(
     edge = lambda: np.count_nonzero(mask[1:] != mask[:-1]) + np.count_nonzero(mask[:, 1:] != mask[:, :-1])
     off, mid = light.size - count[[*{int(used[0]), top}]].sum(), count[top // 8 + 1:top - top // 8].sum()
     colors = len(im.getcolors(256) or range(257)) if im.mode in ('P', 'RGB') else 2
-    many = mid > 8 and mid > 4 * edge() or (colors > 2 and not off)
+    parts = sum(n > light.size / 1000 and np.ptp(c) > 32 for n, c in im.convert('RGB').getcolors(256) or []) if im.mode in ('P', 'RGB', 'RGBA') else 0
+    many = mid > 8 and mid > 4 * edge() or (colors > 2 and not off) or parts > 1
     numbers = np.flatnonzero(im.histogram()[:256]) if im.mode in ('L', 'P') else []
     shades = np.reshape(im.getpalette('RGB') or [], (-1, 3))[numbers] if im.mode == 'P' else np.zeros((1, 3))
     if 2 < len(numbers) and numbers[-1] < 32 and (many or top < 32 or np.ptp(shades, axis=1).any()): return note('classes', f'holds the numbers {", ".join(map(str, numbers))}'), mask

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['PICTURES', 'CRF_KNOBS', 'STATIC', 'VIEWS', 'PAGE', 'Shot', 'ExplorerError', 'shots', 'eight_bits', 'packed', 'counts',
-           'chosen_crf', 'Looks', 'coloured', 'Network', 'Stages', 'Latest', 'controls', 'MaskExplorer', 'thumbnail',
-           'unused', 'plain', 'show_squares']
+           'chosen_crf', 'Looks', 'coloured', 'Network', 'Stages', 'Latest', 'controls', 'Drawn', 'MaskExplorer',
+           'thumbnail', 'unused', 'plain', 'RateExplorer', 'show_squares']
 
 # %% ../nbs/14_explorer.ipynb #46d131de
 import base64, collections, functools, io, json, os, threading, time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from importlib.resources import files
+from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
 import anywidget, traitlets
@@ -273,13 +274,25 @@ def controls(
             *(number(k, f'CRF {label}', *((1, 20, 1) if k == 'iterations' else (0 if label == 'compat' else 1, 100, 'any')), crf=True, default=getattr(base, k))
               for k, label in CRF_KNOBS.items())]
 
-# %% ../nbs/14_explorer.ipynb #c98c132c
+# %% ../nbs/14_explorer.ipynb #e9505b52
 STATIC = Path(str(files('carvana_unet')))/'static'
+
+class Drawn(anywidget.AnyWidget):
+    "A widget that `explorer.js` draws: in a notebook, or in a page of its own"
+    _esm, _css = STATIC/'explorer.js', STATIC/'explorer.css'
+
+    def kept(self,
+        size: int | None = None,    # longer side of any pictures, pixels; None: their own
+    ) -> dict:                      # of its traits
+        "All that a page without Python needs"
+        return {name: getattr(self, name) for name in self.trait_names(sync=True)
+                if not name.startswith('_') and name not in anywidget.AnyWidget.class_trait_names()}
+
+# %% ../nbs/14_explorer.ipynb #c98c132c
 VIEWS = 'overlay classes photo mask cutout outline heat uncertainty disagreement difference refinement'.split()
 
-class MaskExplorer(anywidget.AnyWidget):
+class MaskExplorer(Drawn):
     "Look at masks and turn the knobs: `MaskExplorer('photos/', model='MODEL.pth')`"
-    _esm, _css = STATIC/'explorer.js', STATIC/'explorer.css'
     photos = traitlets.List().tag(sync=True)        # name, path, car, view, truth of each
     index = traitlets.Int(0, min=0).tag(sync=True)  # of the photo shown
     threshold = traitlets.Float(0.5, min=0, max=1).tag(sync=True)
@@ -436,6 +449,14 @@ def freeze(self: MaskExplorer,
     self.frames = self.frozen(size)
     return self
 
+# %% ../nbs/14_explorer.ipynb #2c6b1ccc
+@patch
+def kept(self: MaskExplorer,
+    size: int | None = None,    # longer side of the pictures, pixels; None: the photos' own
+) -> dict:                      # of its traits
+    "All that a page without Python needs"
+    return Drawn.kept(self) | dict(frames=self.frozen(size), photos=[p | dict(path=p['name']) for p in self.photos])
+
 # %% ../nbs/14_explorer.ipynb #15facaf5
 def plain(
     x: object,  # state with bytes
@@ -448,7 +469,7 @@ def plain(
 # %% ../nbs/14_explorer.ipynb #784b80bb
 PAGE = '''<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Masks</title><link rel="icon" href="data:,">
+<title>Explorer</title><link rel="icon" href="data:,">
 <style>:root { color-scheme: light dark } body { margin: 0 }
 %s</style></head><body><main id="explorer"></main>
 <script type="module">
@@ -458,14 +479,12 @@ globalThis.explorer = mount(document.getElementById('explorer'), %s);
 '''
 
 @patch
-def save(self: MaskExplorer,
+def save(self: Drawn,
     path: str | Path,           # .html
     size: int | None = None,    # longer side of the pictures kept, pixels; None: the photos' own
 ) -> Path: # `path`
     "Write the explorer as one page that needs neither Python nor a network; raises `ExplorerError` if it cannot be written"
-    state = {name: getattr(self, name) for name in MaskExplorer.class_own_traits(sync=True) if not name.startswith('_')}
-    state |= dict(frames=self.frozen(size), photos=[p | dict(path=p['name']) for p in self.photos])  # where they lie is nobody's business
-    data = json.dumps(plain(state), ensure_ascii=False).replace('<', '\\u003c')
+    data = json.dumps(plain(self.kept(size)), ensure_ascii=False).replace('<', '\\u003c')
     path = Path(path)
     part = path.with_name(f'.{path.name}.{os.getpid()}.part')
     try:
@@ -474,6 +493,25 @@ def save(self: MaskExplorer,
     except OSError as e: raise ExplorerError(f'{path}: cannot be written ({e.strerror or e}); choose another place') from None
     finally: part.unlink(missing_ok=True) if path.parent.is_dir() else None
     return path
+
+# %% ../nbs/14_explorer.ipynb #f99fe06b
+class RateExplorer(Drawn):
+    "Choose a learning rate on the losses of `learn.lr_find`: `RateExplorer(learn.recorder.lrs, learn.recorder.losses)`"
+    rates = traitlets.List().tag(sync=True)     # those tried, rising
+    losses = traitlets.List().tag(sync=True)    # at each of them
+    points = traitlets.Dict().tag(sync=True)    # rates that are suggested, by name
+    rate = traitlets.Float().tag(sync=True)     # the chosen one
+
+    def __init__(self,
+        rates: Iterable,            # positive, rising, as tried by `lr_find`
+        losses: Iterable,           # at each of them
+        points: dict | None = None, # suggestions by name, as `learn.lr_find(...)._asdict()` gives them
+    ):
+        tried = [(float(r), float(x)) for r, x in zip(rates, losses) if isfinite(x)]
+        if len(tried) < 2: raise ExplorerError('no losses to show; run learn.lr_find() first')
+        points = {name: float(r) for name, r in (points or {}).items()}
+        lowest = min(tried, key=lambda o: o[1])[0]
+        super().__init__(rates=[r for r, _ in tried], losses=[x for _, x in tried], points=points, rate=next(iter(points.values()), lowest / 10))
 
 # %% ../nbs/14_explorer.ipynb #55a01fab
 def show_squares(

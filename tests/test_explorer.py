@@ -12,7 +12,7 @@ from PIL import Image
 
 from carvana_unet.checkpoints import Checkpoint, save_checkpoint
 from carvana_unet.dice import boundary_error, dice
-from carvana_unet.explorer import MaskExplorer, eight_bits
+from carvana_unet.explorer import MaskExplorer, RateExplorer, eight_bits
 from carvana_unet.photos import COLOURS, read_classes, read_mask
 from carvana_unet.studio import STUDIO_CLASSES, studio_photo, write_studio
 from carvana_unet.unet import UNet
@@ -67,13 +67,13 @@ def parts(tmp_path_factory):
 
 
 @contextmanager
-def opened(browser, path):
+def opened(browser, path, ready='[data-number=edge]'):
     "A saved page, opened without a network; nothing may be asked of one, and nothing may go wrong"
     context = browser.new_context(viewport=dict(width=1200, height=900), accept_downloads=True, offline=True)
     page, faults = watched(context)
     page.on('request', lambda r: r.url.startswith(('file:', 'blob:', 'data:')) or faults.append(r.url))
     page.goto(path.as_uri())
-    page.wait_for_selector('[data-number=edge]')
+    page.wait_for_selector(ready)
     yield page
     context.close()
     assert not faults
@@ -311,6 +311,24 @@ def test_everything_has_a_name(page):
     assert not nameless
     label = page.locator('.carvana-explorer canvas').get_attribute('aria-label')
     assert label.startswith('e2902398994c_02.jpg: Overlay. Dice 0.') and '% car at threshold 0.500' in label
+
+
+RATES = 'RateExplorer(10 ** np.linspace(-4, 0, 41), [*np.linspace(1, .5, 31), *np.linspace(.6, 9, 10)], dict(valley=3e-3))'
+
+
+def test_a_learning_rate_is_dragged_stepped_and_suggested(browser, tmp_path):
+    eval(RATES).save(tmp_path/'rates.html')
+    with opened(browser, tmp_path/'rates.html', '[data-number=slope]') as page:
+        rate = lambda: page.evaluate("explorer.model.get('rate')")
+        assert rate() == 3e-3 and number(page, 'rate') == '0.00300'
+        drag(page, '.plot', (.3, .5), (.5, .5))
+        assert rate() == pytest.approx(1e-2, rel=.02) and float(number(page, 'rate')) == rate()
+        page.keyboard.press('ArrowRight')
+        assert rate() == pytest.approx(10 ** -1.9, rel=.01)
+        drag(page, '.plot', (.5, .5), (1.1, .5))
+        assert (rate(), number(page, 'loss'), page.locator('.plot').get_attribute('aria-valuenow')) == (1, '9.000', '1')
+        page.locator('[data-do=valley]').click()
+        assert rate() == 3e-3 and float(number(page, 'slope')) < 0
 
 
 @pytest.mark.parametrize('width', (1500, 700, 360))
@@ -603,3 +621,13 @@ def test_live_a_correction_is_a_new_file(live):
     assert ((cut[..., 3] > 0) == read_mask(new)).all()
     page.locator('[data-do=undo]').click()
     page.locator('[data-tool=move]').click()
+
+
+def test_live_a_learning_rate_reaches_python(live):
+    page, _ = live
+    run_last(page, f'import numpy as np; from carvana_unet.explorer import RateExplorer; rates = {RATES}; display(rates)')
+    page.locator('.rates [data-number=rate]').wait_for()
+    drag(page, '.rates .plot', (.3, .5), (.5, .5))
+    seen = float(number(page, 'rate'))
+    page.wait_for_timeout(500)
+    assert float(run_last(page, 'print(rates.rate)')) == seen == pytest.approx(1e-2, rel=.02)

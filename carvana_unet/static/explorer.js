@@ -221,6 +221,12 @@ function make(tag, props = {}, ...children) {
   node.append(...children);
   return node;
 }
+function drag(node, across, move) {  // while it is held, tell where the pointer is, as a share of the width of `across`
+  const tell = e => { const box = across.getBoundingClientRect(); move((e.clientX - box.left) / box.width); };
+  node.onpointerdown = e => { node.setPointerCapture(e.pointerId); node.focus(); node.held = true; e.preventDefault(); tell(e); };
+  node.onpointermove = e => { if (node.held) tell(e); };
+  node.onpointerup = node.onpointercancel = () => { node.held = false; };
+}
 const clamp = (x, lo, hi) => Math.min(hi, Math.max(lo, x));
 const later = (f, ms) => { let t; return (...a) => { clearTimeout(t); t = setTimeout(() => f(...a), ms); }; };
 const quoted = s => /^[\w.\/~-]+$/.test(s) ? s : `'${s.replaceAll("'", `'\\''`)}'`;
@@ -663,13 +669,8 @@ class Explorer {
       const box = c.getBoundingClientRect();
       this.zoomBy(Math.exp(-clamp(e.deltaY, -100, 100) / 250), e.clientX - box.left, e.clientY - box.top);
     }, {passive: false});
-    const drag = (node, move) => {
-      node.onpointerdown = e => { node.setPointerCapture(e.pointerId); node.focus(); node.held = true; e.preventDefault(); move(e); };
-      node.onpointermove = e => { if (node.held) move(e); };
-      node.onpointerup = node.onpointercancel = () => { node.held = false; };
-    };
-    drag(this.seam, e => { const box = this.stage.getBoundingClientRect(); this.set('split', clamp((e.clientX - box.left) / box.width, 0, 1)); });
-    drag(this.plot, e => { const box = this.plot.getBoundingClientRect(); this.set('threshold', halfway(Math.round((e.clientX - box.left) / box.width * 256 + .5))); });
+    drag(this.seam, this.stage, x => this.set('split', clamp(x, 0, 1)));
+    drag(this.plot, this.plot, x => this.set('threshold', halfway(Math.round(x * 256 + .5))));
   }
   point(e) {
     const p = this.picture, [x, y] = p ? this.at(e).map(Math.round) : [-1, -1];
@@ -751,10 +752,58 @@ class Explorer {
   }
 }
 
-export function mount(el, state) { return new Explorer(new Still(state), el); }
+// ---- A learning rate, chosen on the plot of `lr_find` ----
+
+class Rates {
+  constructor(model, el) {
+    this.model = model;
+    this.rates = model.get('rates'); this.losses = model.get('losses');
+    this.tell = later(() => model.save_changes(), 100);
+    this.ends = [this.rates[0], this.rates.at(-1)].map(Math.log10);
+    const least = Math.min(...this.losses), most = Math.max(...this.losses.slice(0, this.losses.indexOf(least) + 1));
+    this.range = [least, most > least ? most + (most - least) / 5 : least + 1];  // what diverges leaves the plot
+    this.cursor = make('line', {y1: 4, y2: 134, class: 'cursor'});
+    this.plot = make('svg', {viewBox: '0 0 256 150', role: 'slider', tabindex: 0, 'aria-label': 'Learning rate', 'aria-valuemin': this.rates[0], 'aria-valuemax': this.rates.at(-1), class: 'plot'},
+      ...this.ticks(), make('path', {d: 'M' + this.rates.map((r, i) => `${this.x(r).toFixed(1)} ${this.y(this.losses[i]).toFixed(1)}`).join('L'), class: 'dice'}), this.cursor);
+    const points = Object.entries(model.get('points')).map(([name, rate]) =>
+      make('button', {type: 'button', data: {do: name}, title: `The rate that lr_find calls ${name}`, onclick: () => this.set(rate)}, `${name} ${rate.toExponential(1)}`));
+    this.numbers = make('dl', {className: 'numbers', aria: {label: 'Numbers'}});
+    el.replaceChildren(make('section', {className: 'carvana-explorer rates', aria: {label: 'Learning rate explorer'}, data: {lmSuppressShortcuts: 'true'}, onkeydown: e => this.key(e)},
+      this.plot, make('div', {className: 'panel'}, this.numbers, make('div', {className: 'bar', aria: {role: 'toolbar', label: 'Suggestions'}}, ...points))));
+    drag(this.plot, this.plot, x => this.set(10 ** (this.ends[0] + clamp((256 * x - 8) / 240, 0, 1) * (this.ends[1] - this.ends[0]))));
+    model.on('change:rate', this.draw = this.draw.bind(this));
+    this.draw();
+  }
+  close() { this.model.off('change:rate', this.draw); }
+  x(rate) { return 8 + 240 * (Math.log10(rate) - this.ends[0]) / (this.ends[1] - this.ends[0]); }
+  y(loss) { const [least, most] = this.range; return 130 - 122 * clamp((loss - least) / (most - least), 0, 9); }
+  ticks() {  // a line for each power of ten
+    const [lo, hi] = this.ends, all = Array.from({length: Math.floor(hi + 1e-9) - Math.ceil(lo - 1e-9) + 1}, (_, i) => Math.ceil(lo - 1e-9) + i);
+    return all.flatMap(p => [make('line', {x1: this.x(10 ** p), x2: this.x(10 ** p), y1: 4, y2: 134, class: 'grid'}),
+                             make('text', {x: this.x(10 ** p), y: 145, 'text-anchor': 'middle'}, `1e${p}`)]);
+  }
+  set(rate) { this.model.set('rate', +rate.toPrecision(3)); this.tell(); }
+  nearest() { const to = Math.log(this.model.get('rate')); return this.rates.reduce((best, r, i) => Math.abs(Math.log(r) - to) < Math.abs(Math.log(this.rates[best]) - to) ? i : best, 0); }
+  key(e) {
+    const by = {ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1}[e.key];
+    if (by && e.target === this.plot) { this.set(this.rates[clamp(this.nearest() + by, 0, this.rates.length - 1)]); e.preventDefault(); }
+    e.stopPropagation();
+  }
+  draw() {
+    const rate = this.model.get('rate'), i = this.nearest(), x = this.x(rate);
+    const a = Math.max(0, i - 3), b = Math.min(this.rates.length - 1, i + 3), slope = (this.losses[b] - this.losses[a]) / Math.log10(this.rates[b] / this.rates[a]);
+    this.cursor.setAttribute('x1', x); this.cursor.setAttribute('x2', x);
+    this.plot.setAttribute('aria-valuenow', rate);
+    const rows = [['rate', 'learning rate', rate.toPrecision(3)], ['loss', 'loss there', this.losses[i].toPrecision(4)], ['slope', 'its change over a tenfold rate', slope.toPrecision(2)]];
+    this.numbers.replaceChildren(...rows.flatMap(([name, label, text]) => [make('dt', {}, label), make('dd', {data: {number: name}}, text)]));
+  }
+}
+
+const shown = (model, el) => new (model.get('rates') ? Rates : Explorer)(model, el);
+export function mount(el, state) { return shown(new Still(state), el); }
 export default {
   render({model, el}) {
-    const explorer = new Explorer(model, el);
+    const explorer = shown(model, el);
     return () => explorer.close();
   },
 };

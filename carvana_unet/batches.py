@@ -84,16 +84,17 @@ def decoded(
 
 # %% ../nbs/09_batches.ipynb #73cf523a
 class CropFlip(ItemTransform):
-    "The same random crop and left-right flip for a photo and its mask, while training only"
+    "The same random crop, and left-right flip of every other, for a photo and its mask, while training only"
     split_idx = 0
     def __init__(self,
-        crop: int = 0, # side of the crop, pixels at the network's scale; 0 takes the whole square
-    ): self.crop = crop
+        crop: int = 0,      # side of the crop, pixels at the network's scale; 0 takes the whole square
+        flip: bool = True,  # whether to flip at all
+    ): self.crop, self.flip = crop, flip
 
     def encodes(self, xy):
         h, w = xy[0].shape[-2:]
         size = min(self.crop or h, h)
-        top, left, flip = random.randint(0, h - size), random.randint(0, w - size), random.random() < 0.5
+        top, left, flip = random.randint(0, h - size), random.randint(0, w - size), self.flip and random.random() < 0.5
         cut = (o[..., top:top + size, left:left + size] for o in xy)
         return tuple(o.flip(-1) if flip else o for o in cut)
 
@@ -119,6 +120,7 @@ class Background(ItemTransform):
 
 # %% ../nbs/09_batches.ipynb #099d8b6e
 AUGMENTATIONS = dict(
+    flip=list,
     light=lambda: [Brightness(0.2, p=0.75), Contrast(0.2, p=0.75)],
     hue=lambda: [Hue(0.1, p=0.5), Saturation(0.3, p=0.5)],
     zoom=lambda: [Rotate(4, p=0.5), Zoom(0.85, 1.2, p=0.5)],
@@ -159,7 +161,7 @@ def squares_block(
     mean: tuple = (0.485, 0.456, 0.406),    # ImageNet's, RGB in [0, 1]
     std: tuple = (0.229, 0.224, 0.225),     # likewise
     n_classes: int = 1,                     # as for `decode`
-    augment: list[str] | tuple = ('light',),    # names of `AUGMENTATIONS`
+    augment: list[str] | tuple = ('flip', 'light'), # names of `AUGMENTATIONS`
 ) -> DataBlock:                             # over `Square`s
     "How a `Square` becomes a TensorImage (3, S, S) and a TensorMask (S, S)"
     return DataBlock(
@@ -167,7 +169,7 @@ def squares_block(
         get_x=lambda square: TensorImage(square.tensor()[:3]),
         get_y=lambda square: TensorMask(square.tensor()[3]),
         splitter=FuncSplitter(lambda square: square.valid),
-        item_tfms=[CropFlip(crop), *([Background(masks=n_classes == 1)] if 'background' in augment else [])],
+        item_tfms=[CropFlip(crop, 'flip' in augment), *([Background(masks=n_classes == 1)] if 'background' in augment else [])],
         batch_tfms=[tfm for name in augment for tfm in AUGMENTATIONS[name]()])
 
 # %% ../nbs/09_batches.ipynb #915679f2

@@ -370,8 +370,8 @@ def train_parser() -> argparse.ArgumentParser:
     add('--load', '-c', metavar='FILE', help='checkpoint to start from, looked for in the working folder, then in the package; it gives the network')
     add('--subpixel', metavar='N', type=count, help='side of the squares of pixels that the finest layers of efficientnet_lite0 take as one')
     add('--transposed', action='store_false', dest='bilinear', help='transposed convolutions in place of bilinear up-sampling')
-    add('--augment', metavar='NAME', nargs='*', default=('light',), choices=['light', 'hue', 'zoom', 'background'],
-        help='besides crop and flip: light, hue, zoom (and rotation), background (replaced) (default: light)')
+    add('--augment', metavar='NAME', nargs='*', default=('flip', 'light'), choices=['flip', 'light', 'hue', 'zoom', 'background'],
+        help='besides random crops: flip, light, hue, zoom (and rotation), background (replaced) (default: flip light)')
     add('--boundary', metavar='W', type=weight, default=0., help='additional weight of pixels about the outline (default: %(default)s)')
     add('--tensorboard', metavar='FOLDER', help="write TensorBoard's logs there")
     add('--lr-find', action='store_true', help='only look for a good learning rate, and plot it beside --output')

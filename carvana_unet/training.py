@@ -426,7 +426,7 @@ def prepare(
     depth: int = 5,                 # how often the U-Net halves the picture
     bilinear: bool = True,          # bilinear up-sampling, or else transposed convolutions
     crop: int = 384,                # side of a random crop from each square, pixels at the network's scale; 0: the whole square
-    augment: list | tuple = ('light',), # besides crop and flip: names of `AUGMENTATIONS`
+    augment: list | tuple = ('flip', 'light'),  # besides random crops: names of `AUGMENTATIONS`
     boundary: float = 0.,           # additional weight of pixels about the outline
     valid: str | Path | None = None,    # text file of validation cars
     subpixel: int | None = None,    # side of the squares of pixels that efficientnet_lite0 takes as one; None: 1, or the loaded network's

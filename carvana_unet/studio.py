@@ -1053,7 +1053,7 @@ def write_studio(
     size: tuple=(1280, 1918),    # (height, width), pixels
     classes: bool=False,         # write `studio_classes` as PNG instead of masks
 ) -> Path:                       # the folder
-    "Write photos and masks as Kaggle names them: train/<car>_<view>.jpg, train_masks/<car>_<view>_mask.gif (or .png)"
+    "Write photos and masks as Kaggle names them: `train/<car>_<view>.jpg`, `train_masks/<car>_<view>_mask.gif` (or `.png`)"
     folder = Path(folder)
     photos, masks = folder / 'train', folder / 'train_masks'
     for d in (photos, masks): d.mkdir(parents=True, exist_ok=True)

@@ -59,7 +59,7 @@ def main():
     p.add_argument('--rounds', type=int, default=20)
     p.add_argument('-o', '--output', type=Path, help='write the numbers as JSON here')
     args = p.parse_args()
-    x, ready, rows = pixels(), {}, {}
+    x, ready, rows, reference = pixels(), {}, {}, None
     for name, make in RUNTIMES.items():
         if 'bfloat16' in name and not has_bf16(torch.device('cpu')): continue
         start = time.perf_counter()
@@ -67,7 +67,7 @@ def main():
         except ModuleNotFoundError as e: print(f'{name}: left out, {e.name} is not installed', file=sys.stderr); continue
         found = ready[name]()
         rows[name] = dict(name=name, first=time.perf_counter() - start, times=[])
-        reference = found if len(rows) == 1 else reference
+        reference = found if reference is None else reference
         rows[name]['differs'] = ((found > .5) != (reference > .5)).float().mean().item()
     for _ in range(args.rounds):
         for name, run in ready.items():

@@ -12,7 +12,7 @@ from PIL import Image
 
 from carvana_unet.checkpoints import Checkpoint, save_checkpoint
 from carvana_unet.dice import boundary_error, dice
-from carvana_unet.explorer import MaskExplorer, RateExplorer, eight_bits
+from carvana_unet.explorer import MaskExplorer, RateExplorer, eight_bits  # noqa: F401, RATES names one
 from carvana_unet.photos import COLOURS, read_classes, read_mask
 from carvana_unet.studio import STUDIO_CLASSES, studio_photo, write_studio
 from carvana_unet.unet import UNet

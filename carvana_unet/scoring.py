@@ -172,14 +172,16 @@ def disagreement(
     true: np.ndarray,  # bool (H, W), the label
 ) -> dict:             # of the worst region: weight (px^3), area (px), depth (px), box, and whether the label lacks it
     "The region in which a label is most in doubt"
-    from scipy.ndimage import find_objects, label
+    from scipy.ndimage import binary_dilation, find_objects, label
     from scipy.spatial import cKDTree
-    wrong, far = mask ^ true, np.zeros(true.shape)
-    if not wrong.any(): return dict(weight=0., area=0, depth=0., box=[0, 0, *true.shape], lacking=False)
+    wrong, far, edge = mask ^ true, np.zeros(true.shape), boundary(true) | binary_dilation(true) & ~true
     for side, rim in ((wrong & mask, boundary(true)), (wrong & true, boundary(~true))):
         if side.any(): far[side] = cKDTree(np.argwhere(rim)).query(np.argwhere(side))[0] if rim.any() else sum(true.shape)
     regions, _ = label(wrong)
-    worst = np.bincount(regions.ravel(), far.ravel()).argmax()
+    weights = np.bincount(regions.ravel(), far.ravel())
+    if edge.any(): weights[np.setdiff1d(np.arange(len(weights)), regions[edge])] = 0
+    worst = weights.argmax()
+    if not weights[worst]: return dict(weight=0., area=0, depth=0., box=[0, 0, *true.shape], lacking=False)
     here = find_objects(regions)[worst - 1]
     depths = far[here] * (regions[here] == worst)
     (top, bottom), (left, right) = [(s.start, s.stop) for s in here]

@@ -627,6 +627,8 @@ def test_live_a_learning_rate_reaches_python(live):
     page, _ = live
     run_last(page, f'import numpy as np; from carvana_unet.explorer import RateExplorer; rates = {RATES}; display(rates)')
     page.locator('.rates [data-number=rate]').wait_for()
+    page.locator('.rates .plot').scroll_into_view_if_needed()
+    page.wait_for_timeout(500)
     drag(page, '.rates .plot', (.3, .5), (.5, .5))
     seen = float(number(page, 'rate'))
     page.wait_for_timeout(500)

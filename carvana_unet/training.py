@@ -6,11 +6,12 @@
 __all__ = ['Bf16', 'KeepMemory', 'FullSizeDice', 'KeepBest', 'WeightAverage', 'TrainingError', 'StopAtNaN', 'noted_signals',
            'Stopped', 'KeepState', 'RestartingLearner', 'draw_curve', 'LearningCurve', 'draw_worst', 'Pictures',
            'adamw', 'load_imagenet', 'new_net', 'loaded_net', 'encoder_and_rest', 'split_for_training', 'prepare',
-           'tensorboard_callback', 'Accumulate', 'find_lr', 'share', 'train']
+           'tensorboard_callback', 'Accumulate', 'find_lr', 'share', 'run_cycle', 'finished', 'train']
 
 # %% ../nbs/10_training.ipynb #5a7b68de
-import ctypes, io, random, shlex, signal, sys, tempfile, threading, time
+import ctypes, gc, io, random, shlex, signal, sys, tempfile, threading, time
 from contextlib import contextmanager
+from dataclasses import replace
 from statistics import median
 from pathlib import Path
 import numpy as np
@@ -28,7 +29,7 @@ from matplotlib.figure import Figure
 from torch.optim.swa_utils import AveragedModel
 from .batches import dataloaders
 from .carvana import CarvanaError, Pair, pairs, quick_check, read_cars, split_cars
-from .checkpoints import Checkpoint, find_model, load_checkpoint, save_checkpoint, write_atomically
+from .checkpoints import Checkpoint, CheckpointError, find_model, load_checkpoint, save_checkpoint, write_atomically
 from .dice import BCEDice, CrossEntropyDice, dice
 from .photos import read_classes, read_mask, read_photo
 from .prediction import autocast, enlarge
@@ -173,7 +174,7 @@ class TrainingError(ValueError):
 
 # %% ../nbs/10_training.ipynb #224d0284
 class StopAtNaN(Callback):
-    "Clip the gradient to length 1, and raise `TrainingError` before a loss or gradient that is not finite reaches the weights"
+    "Clip the gradient to norm 1, and raise `TrainingError` before a loss or gradient that is not finite reaches the weights"
     order = 20
     def after_loss(self):
         if self.training and not torch.isfinite(self.loss): self._stop('loss')
@@ -184,7 +185,7 @@ class StopAtNaN(Callback):
     def _stop(self, what):
         names = ', '.join(sorted({getattr(item, 'name', '?') for item in getattr(self.dl, 'last', [])}))
         raise TrainingError(f'the {what} of epoch {self.epoch + 1}, batch {self.iter + 1} is not finite; look at its photos and masks '
-                            f'({names}), or lower --learning-rate; the best model so far is kept')
+                            f'({names}), or lower --learning-rate')
 
 # %% ../nbs/10_training.ipynb #bff09a6c
 @contextmanager
@@ -211,9 +212,9 @@ class KeepState(Callback):
     def __init__(self,
         path: str | Path,           # where to write
         settings: dict,             # of the training; a restart has to have the same
-        signals: list | tuple = (), # filled from outside when it is time to stop
+        batches: dict | None = None,    # batch size and accumulation: those of `settings`, or what memory has made of them
         every: float = 60,          # seconds from one writing to the next
-    ): self.path, self.settings, self.signals, self.every = Path(path), settings, signals, every
+    ): self.path, self.settings, self.batches, self.every, self.signals, self.state = Path(path), settings, batches, every, (), None
 
     def load(self) -> dict | None:
         "What a former training left; raises `TrainingError` if that was another one"
@@ -227,8 +228,7 @@ class KeepState(Callback):
         return state
 
     def before_fit(self):
-        self.written, self.done = time.time(), False
-        state = self.state if hasattr(self, 'state') else None
+        self.written, state = time.time(), self.state
         self.place = state['place'] if state else [0, 0]
         if not state: return
         get_model(self.model).load_state_dict(state['model'])
@@ -242,20 +242,21 @@ class KeepState(Callback):
         self.learn.pct_train = (self.epoch + self.first / len(dl)) / self.n_epoch
 
     def after_batch(self):
-        if not self.training: return
-        self.place = [self.epoch, self.first + self.iter + 1]
         waiting = hasattr(self.learn, 'accumulate') and self.learn.accumulate.count
-        if waiting or not (self.signals or time.time() - self.written > self.every): return
-        self.write()
-        if self.signals: raise Stopped(f'stopped after batch {self.place[1]} of epoch {self.epoch + 1}')
+        done = self.first + self.iter + 1
+        if not self.training or waiting or done == len(self.dls.train): return  # after the last batch comes the epoch's score
+        self.place = [self.epoch, done]
+        if self.signals or time.time() - self.written > self.every: self.write()
+        if self.signals: raise Stopped(f'stopped after batch {done} of epoch {self.epoch + 1}')
 
     def after_epoch(self):
         self.place = [self.epoch + 1, 0]
         self.write()
+        if self.signals and self.epoch + 1 < self.n_epoch: raise Stopped(f'stopped after epoch {self.epoch + 1}')
 
     def write(self):
-        "Write settings, place, network, optimizer, mean weights and the best score so far"
-        state = dict(settings=self.settings, place=self.place, model=get_model(self.model).state_dict(), opt=self.opt.state_dict()['state'],
+        "Write settings, batches, place, network, optimizer, mean weights and the best score so far"
+        state = dict(settings=self.settings, batches=self.batches, place=self.place, model=get_model(self.model).state_dict(), opt=self.opt.state_dict()['state'],
                      average=self.learn.weight_average.average.state_dict(), best=self.learn.keep_best.state_dict())
         if not rank_distrib(): write_atomically(state, self.path)
         self.written = time.time()
@@ -265,6 +266,7 @@ class RestartingLearner(Learner):
     "A fastai Learner that begins with epoch `first_epoch`"
     first_epoch = 0
     def _do_fit(self):
+        if self.first_epoch and hasattr(self, 'progress'): self.progress.mbar.update(0)  # its clock starts with the first epoch
         for epoch in range(self.first_epoch, self.n_epoch):
             self.epoch = epoch
             self._with_events(self._do_epoch, 'epoch', CancelEpochException)
@@ -467,8 +469,16 @@ def tensorboard_callback(
 ) -> Callback:
     "fastai's TensorBoardCallback; raises `TrainingError` where TensorBoard is not installed"
     try: from fastai.callback.tensorboard import TensorBoardCallback
-    except ModuleNotFoundError: raise TrainingError('--tensorboard: tensorboard is not installed; pip install tensorboard') from None
-    return TensorBoardCallback(folder, trace_model=False, log_preds=False)
+    except ModuleNotFoundError:
+        raise TrainingError("--tensorboard: tensorboard is not installed; pip install 'carvana-unet[tensorboard]'") from None
+    class Numbers(TensorBoardCallback):
+        "Without the settings of PyTorch's optimizers that are no numbers"
+        def before_fit(self):
+            super().before_fit()
+            if not self.run: return
+            add = self.writer.add_scalar
+            self.writer.add_scalar = lambda name, value, *args: None if value is None else add(name, value, *args)
+    return Numbers(folder, trace_model=False, log_preds=False)
 
 # %% ../nbs/10_training.ipynb #adbf7554
 class Accumulate(GradientAccumulation):
@@ -511,6 +521,42 @@ def share(
     learn.add_cb(Dealt(sync_bn=False, cpu=learn.dls.device.type == 'cpu'))
     if rank_distrib(): learn.remove_cb(ProgressCallback)
 
+# %% ../nbs/10_training.ipynb #2a68210f
+def run_cycle(
+    learn: Learner,             # as `prepare` makes it
+    ck: Checkpoint,             # to be filled
+    output: str | Path,         # where the best epoch is written
+    epochs: int,                # times that every square is shown
+    lr: float,                  # highest learning rate
+    keep: KeepState,            # where the training stands
+    tensorboard: str | Path | None = None,  # folder for TensorBoard's logs
+) -> Checkpoint:                # the best epoch's
+    "`fit_one_cycle` from where `keep` stands; raises `Stopped` and `TrainingError` with the state written"
+    if keep.state: learn.first_epoch = keep.state['place'][0]
+    learn.add_cbs([WeightAverage(), KeepBest(ck, output), keep])
+    if not rank_distrib(): learn.add_cb(Pictures())
+    if tensorboard: learn.add_cb(tensorboard_callback(tensorboard))
+    share(learn)
+    with noted_signals() as keep.signals:
+        try: learn.fit_one_cycle(epochs, slice(lr / 3, lr))
+        except Stopped as e: raise Stopped(f'{e}; go on with the same command and --resume') from None
+        except TrainingError as e:
+            keep.write()
+            raise TrainingError(f'{e}. What was learnt before is in {keep.path}: go on with --resume, or delete it to begin anew') from None
+    if not ck.weights: ck = replace(load_checkpoint(output), recipe=ck.recipe)  # no epoch since the restart was better
+    if not rank_distrib(): save_checkpoint(ck, output)
+    keep.path.unlink(missing_ok=True)
+    return ck
+
+def finished(
+    output: str | Path, # of a training
+    settings: dict,     # of the training
+) -> Checkpoint | None: # None: there is none, or it is another's, or not at its end
+    "The checkpoint of a training that has come to its end"
+    try: ck = load_checkpoint(output)
+    except CheckpointError: return None
+    return ck if ck.recipe.get('settings') == settings and len(ck.recipe['curve']) == settings['epochs'] else None
+
 # %% ../nbs/10_training.ipynb #ac59f97a
 @delegates(prepare)
 def train(
@@ -524,27 +570,25 @@ def train(
 ) -> Checkpoint:                    # the best epoch's
     "Train with AdamW on one cycle and keep the best epoch by dice at full size; raises `TrainingError`"
     settings = dict(folders=str(folders), epochs=epochs, lr=lr, **{k: str(v) for k, v in kwargs.items() if k != 'device'})
-    learn, ck = prepare(folders, **kwargs)
-    with noted_signals() as signals:
-        keep = KeepState(Path(output).with_suffix('.state'), settings, signals)
-        if keep.path.exists() and not resume:
-            raise TrainingError(f'{keep.path}: a training that is not finished; go on with --resume, or delete it to begin anew')
-        keep.state = keep.load()
-        if keep.state: learn.first_epoch = keep.state['place'][0]
-        learn.add_cbs([WeightAverage(), KeepBest(ck, output), keep])
-        if not rank_distrib(): learn.add_cb(Pictures())
-        if tensorboard: learn.add_cb(tensorboard_callback(tensorboard))
-        share(learn)
-        try: learn.fit_one_cycle(epochs, slice(lr / 3, lr))
-        except Stopped as e: raise Stopped(f'{e}; go on with the same command and --resume') from None
+    path, batches = Path(output).with_suffix('.state'), dict(batch_size=kwargs.pop('batch_size', 8), accumulate=kwargs.pop('accumulate', 1))
+    if path.exists() and not resume:
+        raise TrainingError(f'{path}: a training that is not finished; go on with --resume, or delete it to begin anew')
+    if resume and not path.exists() and (ck := finished(output, settings)):
+        print(f'{output}: this training is finished')
+        return ck
+    while True:
+        keep = KeepState(path, settings, batches)
+        if state := keep.load():
+            size, was = batches['batch_size'], state['batches']['batch_size']
+            if was < size: keep.batches = batches = state['batches']
+            else: state['place'][1] *= was // size
+        keep.state = state
+        learn, ck = prepare(folders, **batches, **kwargs)
+        ck.recipe['settings'] = settings
+        try: return run_cycle(learn, ck, output, epochs, lr, keep, tensorboard)
         except torch.OutOfMemoryError:
-            size = kwargs.get('batch_size', 8)
-            if size == 1: raise
-        else:
-            keep.path.unlink(missing_ok=True)
-            return ck
-    del learn
-    kwargs.update(batch_size=size // 2, accumulate=2 * kwargs.get('accumulate', 1))
-    print(f"out of memory: going on with batches of {size // 2}, {kwargs['accumulate']} to a step")
-    keep.path.unlink(missing_ok=True)
-    return train(folders, output, epochs, lr, False, tensorboard, **kwargs)
+            if batches['batch_size'] == 1: raise
+        del learn, keep
+        gc.collect()  # a learner and its callbacks hold each other, and what they have on the GPU
+        batches = dict(batch_size=batches['batch_size'] // 2, accumulate=2 * batches['accumulate'])
+        print('out of memory: going on with batches of {batch_size}, {accumulate} to a step'.format(**batches))

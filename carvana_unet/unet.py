@@ -76,7 +76,7 @@ class UNet(nn.Module):
 
 # %% ../nbs/04_unet.ipynb #d2e27382
 class SameConv(nn.Conv2d):
-    "A convolution with TensorFlow's padding, without bias until a BatchNorm is folded into it: (N, n_in, H, W) to (N, n_out, ceil(H/stride), ceil(W/stride))"
+    "A convolution with TensorFlow's SAME padding, without bias until a BatchNorm is folded into it: (N, n_in, H, W) to (N, n_out, ceil(H/stride), ceil(W/stride))"
     def __init__(self,
         n_in: int,          # channels that come in
         n_out: int,         # channels that go out
@@ -192,8 +192,9 @@ def fastai_unet(
     from fastai.vision.learner import create_unet_model
     if name not in torchvision.models.list_models(torchvision.models):
         raise ArchError(f'{name}: torchvision has no network of this name; try resnet34')
-    found = getattr(torchvision.models, name)
-    net = create_unet_model(found, n_classes, (64, 64), pretrained=pretrained)
+    try: net = create_unet_model(getattr(torchvision.models, name), n_classes, (64, 64), pretrained=pretrained)
+    except (StopIteration, RuntimeError, TypeError, AttributeError):
+        raise ArchError(f'{name}: makes no U-Net, its layers are not a row of ever smaller pictures; try resnet34') from None
     net.arch = dict(name=name, n_classes=n_classes)
     return net
 

@@ -53,19 +53,24 @@ def wait_for(path: Path, process: subprocess.Popen):
     while not path.exists() and process.poll() is None: time.sleep(0.02)
 
 
+def place(state: Path) -> list:
+    "Epoch and batch at which a training stands"
+    try: return torch.load(state, weights_only=True)['place']
+    except (OSError, RuntimeError): return [-1, 0]
+
+
 def test_killed_at_random_moments(folder):
-    "Three kills without warning, and the same weights as without them"
-    kills, draw = 0, random.Random(1)
-    while True:
+    "Killed without warning in each of its epochs, and the same weights as without"
+    draw = random.Random(1)
+    for moment in ([epoch, draw.randrange(1, 8)] for epoch in range(OPTIONS['epochs'])):
         process = start(folder, 'killed.pth', '--resume')
-        wait_for(folder/'killed.state', process)
-        if kills < 3:
-            time.sleep(draw.uniform(0, 0.6))
-            process.kill()
-            kills += process.wait() == -signal.SIGKILL
-        else:
-            assert process.wait(300) == 0, process.stderr.read()
-            break
+        while place(folder/'killed.state') < moment:
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.01)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    process = start(folder, 'killed.pth', '--resume')
+    assert process.wait(300) == 0, process.stderr.read()
     same_model(folder/'whole.pth', folder/'killed.pth')
     assert not (folder/'killed.state').exists()
 
@@ -104,6 +109,7 @@ def prepare(*args, **kwargs):
     learn.add_cb(Losses())
     return learn, ck
 training.prepare = prepare
+training.Bf16 = Callback  # float32: what is left is the order of additions
 training.train(['studio'], f'{sys.argv[1]}.pth', accumulate=int(sys.argv[2]), **{options})
 '''
 
@@ -124,10 +130,10 @@ def test_two_processes_train_as_one(folder):
     subprocess.run([sys.executable, 'losses.py', 'one', '2'], cwd=folder, env=env, check=True, timeout=300, capture_output=True)
     one, two = losses(folder, 'one'), losses(folder, 'two')
     assert len(two) >= 6 and two.keys() <= one.keys()
-    assert [two[n] for n in sorted(two)] == pytest.approx([one[n] for n in sorted(two)], rel=2e-3)
+    assert [two[n] for n in sorted(two)] == pytest.approx([one[n] for n in sorted(two)], rel=1e-5)
     a, b = (load_checkpoint(folder/f'{name}.pth').weights for name in ('one', 'two'))
     learnt = [k for k in a if k.endswith(('.weight', '.bias'))]  # running statistics see other batches
-    assert all(torch.allclose(a[k].float(), b[k].float(), atol=5e-3) for k in learnt)
+    assert all(torch.allclose(a[k].float(), b[k].float(), atol=1e-3) for k in learnt)
 
 
 def test_out_of_memory_halves_the_batch(folder, tmp_path, monkeypatch, capsys):
@@ -146,6 +152,69 @@ def test_out_of_memory_halves_the_batch(folder, tmp_path, monkeypatch, capsys):
     training.train([folder/'studio'], tmp_path/'small.pth', **{**OPTIONS, 'epochs': 1, 'batch_size': 8})
     assert 'out of memory: going on with batches of 2, 4 to a step' in capsys.readouterr().out
     assert sizes[:3] == [8, 4, 2] and load_checkpoint(tmp_path/'small.pth').score['dice'] >= 0
+
+
+def test_out_of_memory_and_then_interrupted(folder, tmp_path, monkeypatch, capsys):
+    "The same command goes on with the batches that fit, and with what was the best so far"
+    from carvana_unet import training
+    from carvana_unet.unet import UNet
+    monkeypatch.setenv('XDG_CACHE_HOME', str(folder))
+    forward, steps = UNet.forward, []
+
+    def less_memory_later(self, x):
+        if self.training: steps.append(len(x))
+        if self.training and len(steps) > 7 and len(x) > 2: raise torch.OutOfMemoryError('CUDA out of memory')
+        if len(steps) == 13 and self.training: os.kill(os.getpid(), signal.SIGINT)
+        return forward(self, x)
+
+    monkeypatch.setattr(UNet, 'forward', less_memory_later)
+    options = {**OPTIONS, 'epochs': 2, 'batch_size': 4}  # 8 batches an epoch
+    with pytest.raises(training.Stopped): training.train([folder/'studio'], tmp_path/'small.pth', **options)
+    ck = training.train([folder/'studio'], tmp_path/'small.pth', resume=True, **options)
+    assert capsys.readouterr().out.count('out of memory') == 1
+    assert len(ck.recipe['curve']) == 2 and ck.weights
+
+
+def test_nothing_is_lost_when_a_number_is_not_one(folder, tmp_path, monkeypatch):
+    "The photos of the batch are named, what was learnt before is kept, and training can go on"
+    from carvana_unet import training
+    monkeypatch.setenv('XDG_CACHE_HOME', str(folder))
+    forward, losses = training.BCEDice.forward, []
+
+    def once(self, logits, target):
+        losses.append(forward(self, logits, target))
+        return losses[-1] * (float('nan') if len(losses) == 4 else 1)
+
+    monkeypatch.setattr(training.BCEDice, 'forward', once)
+    with pytest.raises(training.TrainingError, match='batch 4 is not finite') as caught:
+        training.train([folder/'studio'], tmp_path/'nan.pth', **OPTIONS)
+    named = {name.strip() for name in str(caught.value).partition('(')[2].partition(')')[0].split(',')}
+    assert named and all((folder/'studio'/'train'/name).exists() for name in named)
+    state = torch.load(tmp_path/'nan.state', weights_only=True)
+    assert state['place'] == [0, 3] and all(x.isfinite().all() for x in state['model'].values())
+    assert len(training.train([folder/'studio'], tmp_path/'nan.pth', resume=True, **OPTIONS).recipe['curve']) == 3
+
+
+def test_a_full_disk_leaves_what_was_there(folder):
+    "Neither the state nor the model is replaced by half a file"
+    (folder/'full.py').write_text('import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (20_000, -1))\n' + (folder/'train.py').read_text())
+    before = (folder/'whole.pth').read_bytes()
+    (folder/'full.pth').write_bytes(before)
+    env = {**os.environ, 'XDG_CACHE_HOME': str(folder)}
+    full = subprocess.run([sys.executable, 'full.py', 'full.pth'], cwd=folder, env=env, capture_output=True, text=True, timeout=300)
+    assert full.returncode and 'File too large' in full.stderr
+    assert (folder/'full.pth').read_bytes() == before and not list(folder.glob('.full*'))
+
+
+def test_tensorboard(folder, tmp_path, monkeypatch):
+    "Losses and rates of a real training are in its logs"
+    pytest.importorskip('tensorboard')
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from carvana_unet import training
+    monkeypatch.setenv('XDG_CACHE_HOME', str(folder))
+    training.train([folder/'studio'], tmp_path/'seen.pth', tensorboard=tmp_path/'logs', **{**OPTIONS, 'epochs': 1})
+    logs = EventAccumulator(str(tmp_path/'logs')).Reload()
+    assert {'train_loss', 'lr_0', 'dice'} <= set(logs.Tags()['scalars'])
 
 
 def test_pictures_beside_the_model(folder):

@@ -267,6 +267,11 @@ def test_sort_by_the_worst(page, saved):
     choose(page, 'sort', 'dice')
     assert page.evaluate('explorer.order') == list(np.argsort(scores))
     assert page.locator('.thumb').first.locator('span').inner_text() == f'{min(scores):.4f}'
+    page.evaluate("explorer.set('threshold', .99)")
+    page.wait_for_timeout(400)
+    strict = [page.evaluate(f'explorer.score({i}).dice') for i in range(3)]
+    assert strict != pytest.approx(scores, abs=1e-4)
+    assert page.evaluate('explorer.order') == list(np.argsort(strict))
 
 
 def test_paint_undo_and_save(page):
@@ -277,6 +282,9 @@ def test_paint_undo_and_save(page):
     assert painted != before
     page.keyboard.press('Control+z')
     assert number(page, 'area') == before
+    page.keyboard.press('Control+Shift+z')
+    assert number(page, 'area') == painted
+    page.keyboard.press('Control+z')
     page.locator('[data-do=redo]').click()
     assert number(page, 'area') == painted
     with page.expect_download() as download: page.locator('[data-do=correction]').click()
@@ -290,6 +298,29 @@ def test_paint_undo_and_save(page):
     cut = np.array(Image.open(download.value.path()))
     assert cut.shape == (320, 480, 4) and f'{(cut[..., 3] > 0).sum():,}' == number(page, 'area').split()[0]
     assert not cut[32, 60:130, 3].any()
+
+
+def test_strokes_of_two_photos_with_one_name(browser, folder, tmp_path):
+    "front.jpg of one folder and of another"
+    photos = sorted((folder/'train').iterdir())[:2]
+    for name, photo in zip('ab', photos):
+        (tmp_path/name).mkdir()
+        shutil.copy(photo, tmp_path/name/'front.jpg')
+    explorer = MaskExplorer([tmp_path/'a/front.jpg', tmp_path/'b/front.jpg'], scale=.25, device='cpu')
+    page = browser.new_page()
+    page.goto(explorer.save(tmp_path/'two.html').as_uri())
+    page.wait_for_function("explorer.picture?.frame.index == 0")
+    page.evaluate("explorer.set('index', 1)")
+    page.wait_for_function("explorer.picture.frame.index == 1")
+    before = number(page, 'area')
+    page.evaluate("explorer.set('index', 0)")
+    page.wait_for_function("explorer.picture.frame.index == 0")
+    page.locator('[data-tool=brush]').click()
+    drag(page, '.carvana-explorer canvas', (.1, .1), (.3, .1))
+    page.evaluate("explorer.set('index', 1)")
+    page.wait_for_function("explorer.picture.frame.index == 1")
+    assert number(page, 'area') == before
+    page.close()
 
 
 def test_strokes_stay_with_their_photo(page):

@@ -251,14 +251,15 @@ export class Still {  // stands in for the widget's model where there is no kern
 class Explorer {
   constructor(model, el) {
     Object.assign(this, {model, el, pictures: new Map(), photos: new Map(), tables: new Map(), strokes: new Map(), thumbs: new Map(),
-                         layer: new Map(), zoom: 1, x: 0, y: 0, tool: 'move', brush: 6, order: [], live: false, asked: 0, urls: []});
+                         layer: new Map(), zoom: 1, x: 0, y: 0, tool: 'move', brush: 6, by: 'name', order: [], live: false, asked: 0, urls: []});
     this.build();
     this.tell = later(() => model.save_changes(), 100);
     this.measure = later(() => this.edgeError(), 150);
+    this.resort = later(() => this.arrange(), 150);
     this.change = {
-      threshold: () => this.draw(), view: () => this.draw(), other: () => this.draw(), split: () => this.draw(),
+      threshold: () => { this.draw(); if (this.by !== 'name') this.resort(); }, view: () => this.draw(), other: () => this.draw(), split: () => this.draw(),
       opacity: () => this.draw(), background: () => this.draw(), index: () => this.load(), photos: () => this.strip(),
-      knobs: later(() => this.load(), 200), frames: () => { this.strip(); this.load(); },
+      knobs: later(() => this.turn(), 200), frames: () => { this.strip(); this.load(); },
     };
     for (const [key, f] of Object.entries(this.change)) model.on(`change:${key}`, f);
     model.on('msg:custom', this.hear = (message, buffers) => this.receive(message, buffers));
@@ -381,9 +382,9 @@ class Explorer {
     this.turned?.();
   }
   get done() {  // strokes of this photo, and those taken back
-    const name = this.info.name;
-    if (!this.strokes.has(name)) this.strokes.set(name, {list: [], undone: []});
-    return this.strokes.get(name);
+    const key = `${this.get('index')} ${this.info.name}`;
+    if (!this.strokes.has(key)) this.strokes.set(key, {list: [], undone: []});
+    return this.strokes.get(key);
   }
   step(by) {
     const at = this.order.indexOf(this.get('index'));
@@ -409,13 +410,17 @@ class Explorer {
     const s = scores(c, this.level);
     return {...s, trust: c.trust ?? s.expected};
   }
+  turn() {  // another network or refinement: what was counted with the last one holds no more
+    if (this.live) { this.tables.clear(); this.sort(this.by); }
+    this.load();
+  }
   sort(by) {
     this.by = by;
     if (by !== 'name' && this.live) this.model.send({kind: 'rank', knobs: this.get('knobs')});
     this.arrange();
   }
   arrange() {
-    const value = i => this.by && this.by !== 'name' ? this.score(i)?.[this.by] ?? 2 : 0;
+    const value = i => this.by !== 'name' ? this.score(i)?.[this.by] ?? 2 : 0;
     this.order = [...this.get('photos').keys()].sort((a, b) => value(a) - value(b) || a - b);
     this.list.append(...this.order.map(i => this.thumbs.get(i)));
     this.mark();
@@ -679,10 +684,10 @@ class Explorer {
   }
   key(e) {
     const typing = e.target.matches('input:not([type=range]):not([type=checkbox]), select'), arrows = e.target.matches('input[type=range]');
-    const by = {ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1}[e.key], ctrl = e.ctrlKey || e.metaKey;
+    const by = {ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1}[e.key], ctrl = e.ctrlKey || e.metaKey, letter = e.key.toLowerCase();
     const act = () => {
-      if (ctrl && e.key === 'z') return e.shiftKey ? this.redo() : this.undo();
-      if (ctrl && e.key === 'y') return this.redo();
+      if (ctrl && letter === 'z') return e.shiftKey ? this.redo() : this.undo();
+      if (ctrl && letter === 'y') return this.redo();
       if (ctrl || e.altKey || typing) return false;
       if (by && e.target === this.plot) return this.set('threshold', halfway(this.level + by));
       if (by && e.target === this.seam) return this.set('split', clamp(this.get('split') + by / 50, 0, 1));

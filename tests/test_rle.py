@@ -58,7 +58,8 @@ def test_the_longest_text_there_is():
 @pytest.mark.skipif(not DATA, reason='CARVANA_PATH is not set')
 def test_the_competitions_own_masks():
     "Every row of the masks' CSV file decodes to its GIF and encodes to the same text"
-    with open(Path(DATA)/'valid_masks.csv', newline='') as file: rows = list(csv.DictReader(file))
+    table = next(path for name in ('valid_masks.csv', 'train_masks.csv') if (path := Path(DATA)/name).exists())  # a part of Kaggle's, or Kaggle's
+    with open(table, newline='') as file: rows = list(csv.DictReader(file))[:320]
     assert len(rows) == 320
     for row in rows:
         mask = np.asarray(Image.open(Path(DATA)/'train_masks'/row['img'].replace('.jpg', '_mask.gif'))) == 1  # 0 and 1

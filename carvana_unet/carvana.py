@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FAULTS', 'REMARKS', 'COMPETITION', 'CarvanaError', 'car_view', 'Pair', 'pairs', 'split_cars', 'read_cars', 'Finding',
-           'Look', 'examine', 'check', 'quick_check', 'fix', 'download']
+           'Look', 'examine', 'check', 'quick_check', 'refuse_old', 'fix', 'download']
 
 # %% ../nbs/02_carvana.ipynb #341387d1
 import hashlib, json, os, random, re, shutil, subprocess, sys, zipfile, zlib
@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageChops, UnidentifiedImageError
 from tqdm import tqdm
 
-from .photos import PhotoError, read_mask, read_photo, write_mask, write_photo
+from .photos import PICTURES, PhotoError, read_mask, read_photo, write_mask, write_photo
 
 # %% ../nbs/02_carvana.ipynb #e5ae50ed
 class CarvanaError(ValueError):
@@ -81,6 +81,7 @@ def split_cars(
 ) -> tuple[list[Pair], list[Pair]]:                 # to train on, to validate on
     "Split by car; raises `CarvanaError` if either side would be empty"
     cars = sorted({p.car for p in items})
+    if isinstance(valid, (int, float)) and not 0 < valid < 1: raise CarvanaError(f'{valid}: is no share of the cars; give one between 0 and 1')
     if isinstance(valid, (int, float)): chosen = random.Random(seed).sample(cars, round(valid * len(cars)))
     else: chosen = read_cars(valid) if isinstance(valid, (str, Path)) else valid
     train, held = [p for p in items if p.car not in chosen], [p for p in items if p.car in chosen]
@@ -95,7 +96,9 @@ def read_cars(
     "The cars listed in a file; raises `CarvanaError` if it is missing or lists something else"
     try: cars = Path(path).read_text().split()
     except (OSError, UnicodeDecodeError) as e: raise CarvanaError(f'{path}: cannot be read ({e}); give a text file with a car a line') from None
-    for car in cars: car_view(f'{car}_01')
+    for car in cars:
+        try: car_view(f'{car}_01')
+        except CarvanaError: raise CarvanaError(f'{path}: {car} is no car; list 12 hex digits a line') from None
     return cars
 
 # %% ../nbs/02_carvana.ipynb #48372495
@@ -143,15 +146,13 @@ class Finding(NamedTuple):
     def __str__(self): return f'{self.file}: {self.what}; {(FAULTS | REMARKS)[self.kind]}'
 
 # %% ../nbs/02_carvana.ipynb #ab6e3018
-_PICTURES = {'.jpg', '.jpeg', '.png', '.gif', '.tif', '.tiff', '.bmp', '.webp'}
-
 def _listed(
     folder: Path,           # train/ or train_masks/; may be missing
 ) -> dict[str, list[Path]]: # pictures by their name without `_mask`
     "The pictures of a folder, without hidden files and masks that `carvana-predict` wrote"
     found = {}
     for p in sorted(folder.iterdir() if folder.is_dir() else []):
-        if p.suffix.lower() in _PICTURES and not p.name.startswith('.') and not p.stem.endswith('_OUT'):
+        if p.suffix.lower() in PICTURES and not p.name.startswith('.') and not p.stem.endswith('_OUT'):
             found.setdefault(p.stem.removesuffix('_mask'), []).append(p)
     return found
 
@@ -191,7 +192,7 @@ def _missing_views(
         except CarvanaError: pass
     for seen in views.values():
         gaps = [f'{v:02}' for v in range(1, 17) if v not in seen]
-        if gaps: findings.append(Finding(min(seen.values()), 'views', f'of 16 views of its car {len(gaps)} are missing ({", ".join(gaps)})'))
+        if gaps: findings.append(Finding(min(seen.values()), 'views', f'its car lacks {len(gaps)} of 16 views ({", ".join(gaps)})'))
     return findings
 
 # %% ../nbs/02_carvana.ipynb #0b46d167
@@ -356,8 +357,8 @@ def check(
     "Look at every file of a folder; raises `CarvanaError` if there is nothing to look at"
     folder = Path(folder)
     items, findings = _paired(folder)
-    looks = _examined(items, progress)
     valid = read_cars(folder/'valid_cars.txt') if (folder/'valid_cars.txt').exists() else []
+    looks = _examined(items, progress)
     findings = findings + [f for look in looks.values() for f in look.findings]
     findings += _missing_views(items) + _sizes(looks) + _duplicates(looks, set(valid))
     return sorted(findings, key=lambda f: (not f.fault, f.file))
@@ -393,6 +394,12 @@ def _mend(
     else: shutil.copy2(mask, there.with_suffix(mask.suffix))
 
 # %% ../nbs/02_carvana.ipynb #be1a6719
+def refuse_old(
+    to: Path,   # a folder that is to be written
+):
+    "Raise `CarvanaError` if there is something already"
+    if to.exists() and (not to.is_dir() or any(to.iterdir())): raise CarvanaError(f'{to}: is there already; name a new folder')
+
 def fix(
     folder: str | Path,         # was checked
     to: str | Path,             # to be written: does not exist, or is empty
@@ -400,7 +407,7 @@ def fix(
 ) -> tuple[int, int]:           # pairs written, pairs left out
     "Write the pairs that are sound or can be made so into a new folder; raises `CarvanaError` if it is not new"
     folder, to = Path(folder), Path(to)
-    if to.exists() and (not to.is_dir() or any(to.iterdir())): raise CarvanaError(f'{to}: is there already; name a new folder')
+    refuse_old(to)
     items, kinds = _paired(folder)[0], {}
     for f in findings: kinds.setdefault(f.file, set()).add(f.kind)
     about = {pair: kinds.get(pair.photo, set()) | kinds.get(pair.mask, set()) for pair in items}

@@ -58,7 +58,7 @@ def save_checkpoint(
     path: str | Path,   # by custom, a name that ends in .pth
     bits: int = 16,     # of a filter's weights: 16 or 8
 ) -> Path:              # `path`
-    "Write a checkpoint with its weights in half precision, whole or not at all"
+    "Write a checkpoint with its weights in half precision, or its filters in 8 bits, whole or not at all"
     path = Path(path)
     state = {f.name: getattr(ck, f.name) for f in fields(ck)}
     state['weights'] = {k: v.detach().cpu().half() if v.is_floating_point() else v.cpu() for k, v in ck.weights.items()}
@@ -87,7 +87,7 @@ class CheckpointError(ValueError):
 # %% ../nbs/05_checkpoints.ipynb #d238bdd9
 def load_checkpoint(
     path: str | Path,  # written by `save_checkpoint`
-) -> Checkpoint:       # weights float16, on the CPU
+) -> Checkpoint:       # weights float16 (filters stored in 8 bits: float32), on the CPU
     "Read a checkpoint; raises `CheckpointError` for anything else"
     try: data = Path(path).read_bytes()
     except OSError as e: raise CheckpointError(f'{path}: cannot be read ({e.strerror or e}); check the name') from None

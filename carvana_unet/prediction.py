@@ -26,9 +26,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from fastcore.basics import patch
 from .carvana import Pair
 from .checkpoints import Checkpoint, find_model, load_checkpoint
-from .crf import CRF, GATED, refine
+from .crf import CRF, GATED, refine, stored_crf
 from .dice import boundary, boundary_error, dice
-from .photos import read_mask, read_reduced
+from .photos import read_classes, read_mask, read_reduced
 from .squares import disagreement, merge, split, tiled
 
 # %% ../nbs/08_prediction.ipynb #142c1597
@@ -183,8 +183,7 @@ def chosen_crf(
         if asked is not None: raise PredictionError(missing)
         warnings.warn(f'masks are not refined, as this model would have it: {missing}', stacklevel=3)
         return None
-    if isinstance(asked, CRF): return asked
-    return CRF(**stored) if stored else GATED
+    return asked if isinstance(asked, CRF) else stored_crf(stored) or GATED
 
 # %% ../nbs/08_prediction.ipynb #ecb9c1a5
 class Predictor:
@@ -252,7 +251,7 @@ def look(self: Predictor,
     photo: np.ndarray,  # uint8 (h, w, 3) at the network's scale
 ) -> torch.Tensor:      # float32 (C, h, w) in [0, 1], on the device
     "What the network says about a photo, or a part of one, in one piece"
-    x = torch.from_numpy(np.ascontiguousarray(photo))
+    x = torch.from_numpy(photo.copy())  # a mirrored photo has negative strides
     if self.device.type == 'cuda': x = x.pin_memory().to(self.device, non_blocking=True)
     mean, std = (255 * torch.tensor(v, device=self.device) for v in (self.checkpoint.mean, self.checkpoint.std))
     x = x.float().sub_(mean).div_(std).to(self.dtype).permute(2, 0, 1)[None]
@@ -392,12 +391,13 @@ def evaluate(
 ) -> list[dict]:            # per photo: name, car, view, dice, boundary_error (px), trust, seconds
     "Score every photo at its full size"
     from tqdm import tqdm
-    rows = []
+    rows, several = [], len(predictor.checkpoint.classes) > 2
+    truth = (lambda mask: read_classes(mask) > 0) if several else read_mask
     for pair in tqdm(items, unit='photo', disable=not progress):
         start = time.perf_counter()
         found = predictor.predict(pair.photo)
         mask = found.mask
-        seconds, true = time.perf_counter() - start, read_mask(pair.mask)
+        seconds, true = time.perf_counter() - start, truth(pair.mask)
         rows.append(dict(name=pair.name, car=pair.car, view=pair.view, dice=dice(mask, true),
                          boundary_error=boundary_error(mask, true), trust=found.trust, seconds=seconds))
     return rows

@@ -315,6 +315,7 @@ def polar_plot(
     ax.set(theta_zero_location='N', theta_direction=-1, ylim=(max(0, 2 * min(lows) - 1) if min(lows) < 1 else 0, 1))
     ax.set_xticks([i * math.tau / 16 for i in range(16)], [str(view) for view in range(1, 17)])
     ax.tick_params(labelsize=7)
+    ax.set_rlabel_position(100)
     if len(report['variants']) > 1: ax.legend(fontsize=7, loc='lower left', bbox_to_anchor=(-.15, -.15))
     return fig
 
@@ -324,10 +325,14 @@ def histogram(
 ):                 # matplotlib figure
     "How many photos have which dice"
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
     fig, ax = plt.subplots(figsize=(5.4, 3.4))
     scores = {name: [r['dice'] for r in v['rows']] for name, v in report['variants'].items()}
-    ax.hist(list(scores.values()), bins=30, label=list(scores), histtype='step' if len(scores) > 1 else 'stepfilled')
+    bins = max(5, min(30, max(map(len, scores.values())) // 4))
+    ax.hist(list(scores.values()), bins=bins, label=list(scores), histtype='step' if len(scores) > 1 else 'stepfilled')
     ax.set(xlabel='dice', ylabel='photos')
+    ax.xaxis.set_major_locator(MaxNLocator(6))
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     if len(scores) > 1: ax.legend(fontsize=7, loc='upper left')
     return fig
 

@@ -129,7 +129,7 @@ def test_remarks_do_not_stop_anyone(folder, case):
     make, kind = ODD[case]
     make(pairs(folder)[5])
     status, out, _ = run(folder)
-    assert status == 0 and out.startswith(f'remark ({kind}): ') and out.endswith('0 faults, 1 remarks\n')
+    assert status == 0 and out.startswith(f'remark ({kind}): ') and out.endswith('0 faults, 1 remark\n')
 
 
 def test_duplicates_also_across_training_and_validation(folder):

@@ -197,7 +197,7 @@ def main():
     try: model = next(line.split(':')[1].strip() for line in open('/proc/cpuinfo') if line.startswith('model name'))
     except (OSError, StopIteration): model = platform.processor()
     about = dict(date=datetime.date.today().isoformat(), machine=f'{model}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}',
-                 data='Carvana' if 'CARVANA_PATH' in os.environ else 'studio', command='python ' + shlex.join([Path(__file__).name, *sys.argv[1:]]))
+                 data='Carvana' if 'CARVANA_PATH' in os.environ else 'studio', command='python ' + shlex.join([f'benchmarks/{Path(__file__).name}', *sys.argv[1:]]))
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)
         args.output.write_text(json.dumps(about | found, indent=1) + '\n')

@@ -574,7 +574,7 @@ def train(
     if path.exists() and not resume:
         raise TrainingError(f'{path}: a training that is not finished; go on with --resume, or delete it to begin anew')
     if resume and not path.exists() and (ck := finished(output, settings)):
-        print(f'{output}: this training is finished')
+        print(f'{Path(output).name}: this training is finished')
         return ck
     while True:
         keep = KeepState(path, settings, batches)

@@ -309,7 +309,7 @@ def predict_photos(
         turning = None if views is None else picture(found, photo, style if style in ('background', 'overlay') else 'cutout', **options)
         return told(found, output or photo), viz and found.mask, turning
     failed, predicted = 0, zip(jobs, predictor.stream([photo for photo, _ in jobs]))
-    with tqdm(total=len(jobs), unit='photo', disable=len(jobs) < 2 or None) as bar:  # None: unless stderr is a terminal
+    with tqdm(total=len(jobs), unit='photo', disable=len(jobs) < 2) as bar:
         for ((photo, _), _), result in overlapped(finish, predicted):
             bar.update()
             if isinstance(result, Exception):

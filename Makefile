@@ -2,7 +2,7 @@
 #   make demo [PHOTO=mine.jpg]   cut a few synthetic cars, or the car of a photo, out of the background
 #   make test                    every notebook and everything in tests/, once
 #   make lint                    ruff on the notebooks, the package and the tests, pyright on the package; part of make test
-#   make soak                    the long form of the tests that kill a submission: at every line, and 150 times at random
+#   make soak                    the long forms: a submission killed at every line and 150 times at random, 1,000 photos, one of 12,000x8,000
 #   make lab                     JupyterLab, opened on the notebooks
 #   make docs                    the site, in _docs/ (needs Quarto)
 #   make docs-check              the pages without Quarto, every link and picture among them; part of make test
@@ -35,7 +35,7 @@ lint: $(VENV)/development
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 
 soak: $(VENV)/development
-	@SOAK=1 MPLBACKEND=agg $(BIN)/python -m pytest tests/test_submission.py
+	@SOAK=1 MPLBACKEND=agg $(BIN)/python -m pytest tests/test_submission.py tests/test_prediction.py
 
 lab: $(VENV)/development
 	@$(BIN)/jupyter lab nbs

@@ -7,9 +7,9 @@ __all__ = ['threshold', 'scale', 'positive', 'weight', 'count', 'size', 'FORMATS
            'command', 'checked', 'file', 'predict_parser', 'photos_in', 'fitting', 'expand', 'refuse_overwriting',
            'outputs_for', 'can_show', 'picture', 'write', 'background', 'told', 'predict_photos', 'show', 'check_spin',
            'jobs_for', 'predict', 'train_parser', 'check_training', 'program', 'use_it', 'train_function', 'find_rate',
-           'train', 'score_parser', 'chosen_cars', 'chosen_pairs', 'refuse_trained', 'score_model', 'score_file',
-           'score_folds', 'doubtful', 'score', 'doctor_parser', 'tell', 'doctor', 'download_parser', 'download',
-           'submit_parser', 'processes', 'made_with', 'submit', 'demo_parser', 'unseen_seeds', 'save_pictures',
+           'processes', 'train', 'score_parser', 'chosen_cars', 'chosen_pairs', 'refuse_trained', 'score_model',
+           'score_file', 'score_folds', 'doubtful', 'score', 'doctor_parser', 'tell', 'doctor', 'download_parser',
+           'download', 'submit_parser', 'made_with', 'submit', 'demo_parser', 'unseen_seeds', 'save_pictures',
            'demo_studio', 'demo']
 
 # %% ../nbs/15_cli.ipynb #30d15417
@@ -389,7 +389,14 @@ def predict(
 def train_parser() -> argparse.ArgumentParser:
     "The command line of `carvana-train`"
     p = argparse.ArgumentParser(description='Train a network on photos with masks, and write the best epoch.',
-        epilog="a data folder has Kaggle's layout: train/<car>_<view>.jpg and train_masks/<car>_<view>_mask.gif")
+        formatter_class=argparse.RawDescriptionHelpFormatter, epilog="""a data folder has Kaggle's layout: train/<car>_<view>.jpg and train_masks/<car>_<view>_mask.gif
+
+examples:
+  %(prog)s data --epochs 10 --output new.pth
+  %(prog)s data --output new.pth --epochs 10 --resume   goes on after an interruption
+  %(prog)s mine --load MODEL.pth --learning-rate 1e-3   begins with the shipped weights
+  torchrun --standalone --nproc-per-node 2 --no-python %(prog)s data
+                                                        two processes, each with a GPU of its own""")
     add = p.add_argument
     add('folders', metavar='FOLDER', nargs='+', help='data; the validation cars are taken from the first folder')
     add('--output', '-o', metavar='FILE', default='MODEL.pth', help='checkpoint to write (default: %(default)s)')
@@ -480,6 +487,14 @@ def find_rate(
     learn, _ = prepare(**{k: v for k, v in args.items() if k not in unused})
     return find_lr(learn, output.with_name(f'{output.stem}_rates.png'))
 
+# %% ../nbs/15_cli.ipynb #3177bd46
+def processes() -> tuple[int, int, int]: # rank, rank on this machine, world size
+    "Which of how many processes this one is, as `RANK`, `LOCAL_RANK` and `WORLD_SIZE` say"
+    told = [os.environ.get(name, default) for name, default in [('RANK', '0'), ('LOCAL_RANK', '0'), ('WORLD_SIZE', '1')]]
+    if not all(t.isdecimal() for t in told): stop(f'RANK, LOCAL_RANK and WORLD_SIZE are {", ".join(told)}; set whole numbers')
+    rank, local_rank, world_size = map(int, told)
+    return rank, local_rank, world_size
+
 # %% ../nbs/15_cli.ipynb #fac07607
 @command
 def train(
@@ -493,6 +508,7 @@ def train(
         print(f"a good --learning-rate: {find_rate(args):.1e}")
         return
     checkpoint = train_function()(**args)
+    if processes()[0]: return
     if 'classes' in checkpoint.score: print('dice:', ', '.join(f'{name} {d:.4f}' for name, d in checkpoint.score['classes'].items()))
     print('To use it:\n ', use_it(args['output'], checkpoint.cars, args['folders'][0]))
 
@@ -747,14 +763,6 @@ def submit_parser() -> argparse.ArgumentParser:
     p.add_argument('--max-memory', metavar='GB', type=positive, default=1.5,
         help='for a photo; a larger one is done in tiles (default: %(default)s)')
     return p
-
-# %% ../nbs/15_cli.ipynb #3177bd46
-def processes() -> tuple[int, int, int]: # rank, rank on this machine, world size
-    "Which of how many processes this one is, as `RANK`, `LOCAL_RANK` and `WORLD_SIZE` say"
-    told = [os.environ.get(name, default) for name, default in [('RANK', '0'), ('LOCAL_RANK', '0'), ('WORLD_SIZE', '1')]]
-    if not all(t.isdecimal() for t in told): stop(f'RANK, LOCAL_RANK and WORLD_SIZE are {", ".join(told)}; set whole numbers')
-    rank, local_rank, world_size = map(int, told)
-    return rank, local_rank, world_size
 
 # %% ../nbs/15_cli.ipynb #e08bd8ed
 def made_with(

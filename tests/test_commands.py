@@ -322,6 +322,17 @@ def test_the_same_seed_gives_the_same_weights(trained, studio, tmp_path):
     assert first.keys() == again.keys() and all(torch.equal(first[k], again[k]) for k in first)
 
 
+def test_two_processes_train_one_network(studio, trained, tmp_path):
+    "`accelerate launch` starts them; one line is printed, one model written"
+    launch = 'accelerate launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no'.split()
+    words = [BIN/launch[0], *launch[1:], BIN/'carvana-train', studio, *SMALL, '--valid', trained[0]/'valid.txt', '-o', 'two.pth']
+    run = subprocess.run([*map(str, words)], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count('carvana-predict') == 1
+    assert load_checkpoint(tmp_path/'two.pth').cars == load_checkpoint(trained[0]/'new.pth').cars
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['two.pth', 'two_curve.png', 'two_worst.png']
+
+
 def test_wrong_data(studio, tmp_path):
     "Found before fastai is imported, so quickly"
     (tmp_path/'empty').mkdir()

@@ -255,6 +255,35 @@ def test_command_under_torchrun(studio, model, tmp_path):
     assert left(tmp_path) == ['one.csv', 'one.csv.json', 'two.csv', 'two.csv.json']
 
 
+def test_command_goes_on_after_one_of_three_is_killed(studio, model, tmp_path):
+    "Killed while it waits for a photo that does not come; torchrun starts all of them again, and the bytes are those of one process"
+    words = ['test', '-m', model, '--cpu', '-o']
+    late = Path(shutil.copytree(studio, tmp_path/'test'))/sorted(os.listdir(studio))[10]  # of the second process
+    assert call('submit', *words, 'one.csv', cwd=tmp_path).returncode == 0
+    late.unlink()
+    os.mkfifo(late)
+    torchrun = [BIN/'torchrun', '--nproc-per-node', '3', '--max-restarts', '1', '--standalone', '--no-python', BIN/'carvana-submit']
+    run = subprocess.Popen([*map(str, torchrun), *map(str, words), 'three.csv'], cwd=tmp_path, env=environment(),
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    rows = lambda: sum(part.read_bytes().count(b'\n') for part in tmp_path.glob('three.csv.parts/*.csv'))
+    while run.poll() is None and rows() < 10: time.sleep(.01)
+    shutil.copy(studio/late.name, tmp_path/'late')
+    (tmp_path/'late').replace(late)
+    ranks = sorted(int(p.name) for p in Path('/proc').iterdir() if p.name.isdecimal() and started_by(run.pid, p))
+    os.kill(ranks[1], signal.SIGKILL)
+    out, errors = run.communicate(timeout=300)
+    assert run.returncode == 0 and 'exitcode: -9' in errors, errors
+    assert 'three.csv: 12 rows' in out
+    assert (tmp_path/'three.csv').read_bytes() == (tmp_path/'one.csv').read_bytes()
+    assert left(tmp_path) == ['one.csv', 'one.csv.json', 'test', 'three.csv', 'three.csv.json']
+
+
+def started_by(parent, process):
+    "Is `process`, a folder of /proc, a child of `parent`?"
+    try: return (process/'stat').read_text().rpartition(')')[2].split()[1] == str(parent)
+    except OSError: return False  # it has ended
+
+
 def test_command_tells_of_each_unreadable_photo(studio, model, tmp_path):
     folder = Path(shutil.copytree(studio, tmp_path/'test'))
     half, words = sorted(folder.iterdir())[4:6]

@@ -18,7 +18,7 @@ from .unet import build
 @dataclass
 class Checkpoint:
     "A trained network and what it takes to use it"
-    weights: dict                           # state dict of the network, float32 or float16
+    weights: dict                           # state dict of the network, float32, its filters perhaps float16
     arch: dict                              # what `build` makes the network of
     scale: float = 0.5                      # a photo's sides are multiplied by this before the network sees it, in (0, 1]
     size: int | None = None                 # longer side of the photos it was trained on, pixels; others are shown to it as large as these
@@ -58,10 +58,10 @@ def save_checkpoint(
     path: str | Path,   # by custom, a name that ends in .pth
     bits: int = 16,     # of a filter's weights: 16 or 8
 ) -> Path:              # `path`
-    "Write a checkpoint with its weights in half precision, or its filters in 8 bits, whole or not at all"
+    "Write a checkpoint with its filters in half precision or in 8 bits, whole or not at all"
     path = Path(path)
     state = {f.name: getattr(ck, f.name) for f in fields(ck)}
-    state['weights'] = {k: v.detach().cpu().half() if v.is_floating_point() else v.cpu() for k, v in ck.weights.items()}
+    state['weights'] = {k: v.detach().cpu().half() if v.is_floating_point() and v.ndim > 1 else v.cpu() for k, v in ck.weights.items()}
     if bits == 8: state['weights'].update({k: to_8_bits(v.detach().cpu().float()) for k, v in ck.weights.items() if v.ndim == 4})
     write_atomically(state, path)
     return path
@@ -87,7 +87,7 @@ class CheckpointError(ValueError):
 # %% ../nbs/05_checkpoints.ipynb #d238bdd9
 def load_checkpoint(
     path: str | Path,  # written by `save_checkpoint`
-) -> Checkpoint:       # weights float16 (filters stored in 8 bits: float32), on the CPU
+) -> Checkpoint:       # weights float32, but filters stored in half precision float16, on the CPU
     "Read a checkpoint; raises `CheckpointError` for anything else"
     try: data = Path(path).read_bytes()
     except OSError as e: raise CheckpointError(f'{path}: cannot be read ({e.strerror or e}); check the name') from None

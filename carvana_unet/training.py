@@ -174,10 +174,10 @@ class TrainingError(ValueError):
 
 # %% ../nbs/10_training.ipynb #224d0284
 class StopAtNaN(Callback):
-    "Clip the gradient to norm 1, and raise `TrainingError` before a loss or gradient that is not finite reaches the weights"
+    "Clip the gradient to norm 1, and raise `TrainingError` before a loss or gradient that is not finite reaches the weights; the same for a loss of the validation"
     order = 20
     def after_loss(self):
-        if self.training and not torch.isfinite(self.loss): self._stop('loss')
+        if not torch.isfinite(self.loss): self._stop('loss' if self.training else 'validation loss')
 
     def before_step(self):
         if not torch.isfinite(torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1)): self._stop('gradient')
@@ -406,7 +406,7 @@ def split_for_training(
     check: int = 40,            # photos that choose the epoch, at most
     seed: int = 0,              # which photos, and which tenth
 ) -> tuple[list[Pair], list[Pair]]: # to train on, to choose the epoch by
-    "Photos of no validation car, and a sample of the first half of the validation cars"
+    "Photos of no validation car, and a sample of the first half of the validation cars; raises `CarvanaError` if either is empty"
     first, *rest = [pairs(f) for f in folders]
     if valid is None and (Path(folders[0])/'valid_cars.txt').exists(): valid = Path(folders[0])/'valid_cars.txt'
     train, held = split_cars(first, 0.1 if valid is None else valid, seed)
@@ -510,7 +510,7 @@ def find_lr(
 def share(
     learn: Learner, # as `prepare` makes it
 ):
-    "Under `torchrun` or `accelerate launch`: fastai's DistributedTrainer, with batches dealt out by `SeededDL`; else nothing"
+    "Under `torchrun` or `accelerate launch`: fastai's DistributedTrainer, with batches dealt out by `SeededDL`; else nothing; raises `TrainingError` without accelerate"
     if not num_distrib(): return
     try: from fastai.distributed import DistributedTrainer
     except ImportError: raise TrainingError('several processes: accelerate is not installed; pip install accelerate') from None

@@ -120,8 +120,10 @@ FAULTS = dict(
     empty='draw the mask or remove the pair',
     full='draw the mask or remove the pair',
     same_photo='keep one of them',
-    same_mask='give each photo its own mask')
+    same_mask='give each photo its own mask',
+    no_valid='list cars of this folder')
 REMARKS = dict(
+    valid='fine if the list was made for a larger folder',
     dark='it is read as it is meant; other programs show it black',
     color='it is read as it is meant; a grey PNG is smaller',
     classes='train with --classes, if that is what they are',
@@ -338,6 +340,17 @@ def _duplicates(
             findings.append(Finding(file, kind, f'has the pixels of {other.name}' + (', which validates' if leak else '')))
     return findings
 
+# %% ../nbs/02_carvana.ipynb #e3f23fa3
+def _absent(
+    path: Path,         # of the list
+    valid: list[str],   # cars in it
+    items: list[Pair],
+) -> list[Finding]:     # one or none
+    "Cars that are to validate and are not there"
+    missing = sorted(set(valid) - {p.name.partition('_')[0] for p in items})
+    if not missing: return []
+    return [Finding(path, 'valid' if len(missing) < len(set(valid)) else 'no_valid', f'{len(missing)} of its {len(set(valid))} cars are not here')]
+
 # %% ../nbs/02_carvana.ipynb #a48c70c3
 def _examined(
     items: list[Pair],
@@ -360,7 +373,7 @@ def check(
     valid = read_cars(folder/'valid_cars.txt') if (folder/'valid_cars.txt').exists() else []
     looks = _examined(items, progress)
     findings = findings + [f for look in looks.values() for f in look.findings]
-    findings += _missing_views(items) + _sizes(looks) + _duplicates(looks, set(valid))
+    findings += _missing_views(items) + _sizes(looks) + _duplicates(looks, set(valid)) + _absent(folder/'valid_cars.txt', valid, items)
     return sorted(findings, key=lambda f: (not f.fault, f.file))
 
 # %% ../nbs/02_carvana.ipynb #e9ada74f

@@ -19,8 +19,8 @@ from carvana_unet.carvana import pairs, read_cars
 from carvana_unet.checkpoints import find_model
 from carvana_unet.crf import fit_crf, refine
 from carvana_unet.dice import dice
-from carvana_unet.photos import read_mask, read_photo
 from carvana_unet.prediction import Predictor
+from carvana_unet.scoring import Cases
 from carvana_unet.studio import write_studio
 
 
@@ -56,18 +56,6 @@ def photos(args, folder):
             write_studio(folder/f'{part}', [seed], [1 + 5 * (seed % 16) % 16])
         sides.append(pairs(folder/f'{part}'))
     return *sides, 'synthetic studio photos'
-
-
-class Cases:
-    "Photo, probability and true mask of each pair, read as they are asked for: the network runs once, then its answer lies in a file"
-    def __init__(self, predictor, items, folder):
-        self.predictor, self.items, self.folder = predictor, items, folder
-    def __len__(self): return len(self.items)
-    def __iter__(self):
-        for pair in self.items:
-            photo, cached = read_photo(pair.photo), self.folder/f'{pair.name}.npy'
-            if not cached.exists(): np.save(cached, self.predictor.probability(photo).astype(np.float16))
-            yield photo, np.load(cached).astype(np.float32), read_mask(pair.mask)
 
 
 def timed(method, *args):

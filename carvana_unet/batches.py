@@ -31,7 +31,7 @@ def decode(
     scale: float,  # in (0, 1]
     n_classes: int = 1, # 1: the file is a mask of the car; more: it holds class numbers
 ) -> np.ndarray:   # uint8 (h, w, 4): RGB, and the mask from 0 to 255 or the class number
-    "A photo with its mask at the network's scale, the JPEG decoded at reduced size where the scale allows"
+    "A photo with its mask at the network's scale, the JPEG decoded at reduced size where the scale allows; raises `PhotoError` if the two do not fit, or a class number is too high"
     reduce = max(k for k in (1, 2, 4, 8) if k * scale <= 1)
     mask = read_mask(pair.mask) if n_classes == 1 else read_classes(pair.mask)
     photo = read_photo(pair.photo, reduce)

@@ -205,7 +205,7 @@ def frame(self: Stages,
     photo: bool = True,     # with the photo itself, which the browser may have kept
     size: int | None = None,    # longer side of the pictures, pixels; None: the photo's own
 ) -> dict: # index, knobs, size (W, H), counts, trust, doubts, classes, ms; and as bytes photo, truth and the arrays of `probability`
-    "One photo, ready to be sent"
+    "One photo, ready to be sent; raises `ExplorerError` if its true mask has another size"
     with self.lock:
         arrays, about = self.probability(index, knobs)
         image, true = self.photo(index), self.truth(index)

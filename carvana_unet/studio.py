@@ -1015,7 +1015,7 @@ def studio_photo(
     view: int,                 # 1..16: front, turning left, 9 the rear
     size: tuple=(1280, 1918),  # (height, width), pixels
 ) -> tuple[np.ndarray, np.ndarray]:  # photo (H, W, 3) uint8; mask (H, W) bool: True where the car covers half the pixel
-    "A studio photo and its exact mask"
+    "A studio photo and its exact mask; raises `ValueError` for a view that is none"
     if view not in range(1, 17): raise ValueError(f'view {view}: there are views 1 to 16')
     H, W = size
     c, k, rng = draw_car(seed), draw_studio(seed), np.random.default_rng([seed, 2, view])

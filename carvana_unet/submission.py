@@ -79,7 +79,7 @@ def write_part(
     made_with: dict,     # what the masks depend on, as JSON has it
     bar: tqdm | None = None,  # to move on
 ) -> list[str]:          # names of the photos that cannot be read
-    "Append a row for each photo, as soon as its mask is there; warns of each photo that cannot be read"
+    "Append a row for each photo, as soon as its mask is there; warns of each photo that cannot be read, and raises any other error that comes in place of a mask"
     failed = []
     with open(part, 'xb') as file:
         file.write(json.dumps(made_with).encode() + b'\n')

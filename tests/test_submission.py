@@ -243,12 +243,15 @@ def test_memory_does_not_grow_with_the_rows(tmp_path):
 
 # the command
 
-def test_command_under_torchrun(studio, model, tmp_path):
-    "Two processes, as a user starts them, and one, write the same bytes"
+@pytest.mark.parametrize('launcher', ['torchrun --standalone --nproc-per-node 2 --no-python',
+    'accelerate launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no --no_python'])
+def test_command_in_two_processes(launcher, studio, model, tmp_path):
+    "As a user starts them; they write the bytes of one"
     words = [studio, '--sample', studio.parent/'sample.csv', '-m', model, '--cpu']
     assert call('submit', *words, '-o', 'one.csv', cwd=tmp_path).stdout == 'one.csv: 12 rows, 0.0 MB, verified\n'
-    torchrun = [BIN/'torchrun', '--nproc-per-node', '2', '--standalone', '--no-python', BIN/'carvana-submit', *words, '-o', 'two.csv']
-    run = subprocess.run([*map(str, torchrun)], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
+    program, *options = launcher.split()
+    run = subprocess.run([*map(str, [BIN/program, *options, BIN/'carvana-submit', *words, '-o', 'two.csv'])], cwd=tmp_path,
+                         env=environment(), capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
     assert 'two.csv: 12 rows, 0.0 MB, verified' in run.stdout
     assert (tmp_path/'two.csv').read_bytes() == (tmp_path/'one.csv').read_bytes()

@@ -150,7 +150,7 @@ def foretold(predictor, items):
 
 
 def elsewhere(photo, mask):
-    "The car where it never was in training, and no car"
+    "The car where it never was in training, and no car; each with its true mask"
     import numpy as np
     from carvana_unet.photos import on_background
     h, w = mask.shape
@@ -158,16 +158,28 @@ def elsewhere(photo, mask):
     tiles = np.uint8(90 + 60 * (rows // 90 % 2 ^ columns // 110 % 2))[..., None].repeat(3, 2)
     ramp = np.uint8(40 + 180 * columns / w)[..., None].repeat(3, 2)
     backs = dict(tiles=tiles, ramp=ramp, white=np.full_like(tiles, 255), brown=np.full_like(tiles, 0) + np.uint8([120, 80, 50]))
-    yield from ((f'car before {name}', on_background(photo, mask, back)) for name, back in backs.items())
-    yield from ((f'{name} without a car', back) for name, back in backs.items())
+    yield from ((f'car before {name}', on_background(photo, mask, back), mask) for name, back in backs.items())
+    yield from ((f'{name} without a car', back, np.zeros_like(mask)) for name, back in backs.items())
     empty = photo.copy()
     empty[mask] = np.median(photo[~mask], axis=0)
-    yield 'studio, the car painted over', empty
+    yield 'studio, the car painted over', empty, np.zeros_like(mask)
+
+
+def outside(items):
+    "Trust and dice of some photos where the model was never meant to be used, by case"
+    from carvana_unet.dice import dice
+    from carvana_unet.photos import read_mask, read_photo
+    from carvana_unet.prediction import Predictor
+    predictor, cases = Predictor(device='cpu'), {}
+    for pair in items[::max(1, len(items) // 4)][:4]:
+        for case, seen, true in elsewhere(read_photo(pair.photo), read_mask(pair.mask)):
+            found = predictor.predict(seen)
+            cases.setdefault(case, []).append(dict(trust=found.trust, dice=float(dice(found.mask, true))))
+    return cases
 
 
 def trust(n):
     "The table of trust"
-    from carvana_unet.photos import read_mask, read_photo
     from carvana_unet.prediction import LOW_TRUST, Predictor
     with tempfile.TemporaryDirectory() as folder:
         items = data(Path(folder), n)
@@ -175,13 +187,10 @@ def trust(n):
         for name, options in dict(plain={}, looks=dict(tta=True, squares=True)).items():
             result[name] = foretold(Predictor(device='cpu', **options), items)
             print(name, json.dumps(result[name]), flush=True)
-        predictor, cases = Predictor(device='cpu'), {}
-        for pair in items[::max(1, len(items) // 4)][:4]:
-            photo, mask = read_photo(pair.photo), read_mask(pair.mask)
-            for case, seen in elsewhere(photo, mask): cases.setdefault(case, []).append(predictor.predict(seen).trust)
-    result['elsewhere'] = {case: max(values) for case, values in cases.items()}
-    print(f'\nhighest trust elsewhere ({LOW_TRUST} is low)')
-    for case, value in result['elsewhere'].items(): print(f'| {case} | {value:.3f} |')
+        result['elsewhere'] = outside(items)
+    print(f'\n| elsewhere | trust ({LOW_TRUST} is low) | dice |\n|---|---|---|')
+    for case, found in result['elsewhere'].items():
+        print(f'| {case} |', ' | '.join('{:.3f} to {:.3f}'.format(min(x[k] for x in found), max(x[k] for x in found)) for k in ('trust', 'dice')), '|')
     return result
 
 

@@ -165,7 +165,7 @@ def doubts(
     return {name: float(share) for name, share in found.items()}
 
 # %% ../nbs/08_prediction.ipynb #a4b2be13
-LOW_TRUST = 0.98 # the Carvana studio's photos are above it
+LOW_TRUST = 0.985 # the Carvana studio's photos are above it
 
 # %% ../nbs/08_prediction.ipynb #c155c2fb
 class PredictionError(ValueError):

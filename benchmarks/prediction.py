@@ -190,7 +190,7 @@ def trust(n):
         result['elsewhere'] = outside(items)
     print(f'\n| elsewhere | trust ({LOW_TRUST} is low) | dice |\n|---|---|---|')
     for case, found in result['elsewhere'].items():
-        print(f'| {case} |', ' | '.join('{:.3f} to {:.3f}'.format(min(x[k] for x in found), max(x[k] for x in found)) for k in ('trust', 'dice')), '|')
+        print(f'| {case} |', ' | '.join(f'{min(x[k] for x in found):.3f} to {max(x[k] for x in found):.3f}' for k in ('trust', 'dice')), '|')
     return result
 
 

@@ -427,7 +427,8 @@ def fix(
     sound = [pair for pair in items if about[pair] <= _SAFE]
     for part in ('train', 'train_masks'): (to/part).mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(os.cpu_count()) as pool: list(pool.map(lambda pair: _mend(pair, about[pair], to), sound))
-    if (folder/'valid_cars.txt').exists(): shutil.copy2(folder/'valid_cars.txt', to)
+    listed = folder/'valid_cars.txt'
+    if listed.exists() and 'no_valid' not in kinds.get(listed, ()): shutil.copy2(listed, to)
     return len(sound), len(items) - len(sound)
 
 # %% ../nbs/02_carvana.ipynb #7d016f3c

@@ -145,6 +145,16 @@ def test_duplicates_also_across_training_and_validation(folder):
     assert found['same_mask'].file == items[4].mask
 
 
+def test_validation_cars_that_are_not_there(folder, tmp_path):
+    "Some: a remark. All: a fault, and the mended folder has no list"
+    listed, car = folder/'valid_cars.txt', pairs(folder)[0].car
+    for cars, kind in [([car], None), ([car, '0' * 12], 'valid'), (['0' * 12], 'no_valid')]:
+        listed.write_text('\n'.join(cars))
+        assert [(f.file, f.kind) for f in check(folder)] == ([(listed, kind)] if kind else [])
+    assert fix(folder, tmp_path/'mended', check(folder)) == (32, 0)
+    assert check(tmp_path/'mended') == []
+
+
 def test_photos_of_several_sizes(folder, tmp_path):
     write_studio(folder, seeds=[3], size=(80, 120))
     found = check(folder)
@@ -196,4 +206,4 @@ def test_status_and_lines(folder, tmp_path):
 
 
 def test_every_kind_of_fault_is_tested():
-    assert {kind for _, kind, _ in FAULTY.values()} | {'same_photo', 'same_mask'} == set(FAULTS)
+    assert {kind for _, kind, _ in FAULTY.values()} | {'same_photo', 'same_mask', 'no_valid'} == set(FAULTS)

@@ -106,6 +106,7 @@ class Cases:
             if not kept.exists(): np.save(kept, self.predictor.probability(photo).astype(np.float16))
             yield photo, np.load(kept).astype(np.float32), read_mask(pair.mask)
 
+# %% ../nbs/13_scoring.ipynb #e1f15002
 def with_crf(
     predictor: Predictor,   # does not refine
     items: list[Pair],      # photos with masks that choose; unseen in training

@@ -183,9 +183,9 @@ class StopAtNaN(Callback):
         if not torch.isfinite(torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1)): self._stop('gradient')
 
     def _stop(self, what):
-        names = ', '.join(sorted({getattr(item, 'name', '?') for item in getattr(self.dl, 'last', [])}))
-        raise TrainingError(f'the {what} of epoch {self.epoch + 1}, batch {self.iter + 1} is not finite; look at its photos and masks '
-                            f'({names}), or lower --learning-rate')
+        names = ', '.join(sorted({item.name for item in getattr(self.dl, 'last', []) if hasattr(item, 'name')}))
+        look = f'look at its photos and masks ({names}), or ' if names else ''
+        raise TrainingError(f'the {what} of epoch {self.epoch + 1}, batch {self.iter + 1} is not finite; {look}lower --learning-rate')
 
 # %% ../nbs/10_training.ipynb #bff09a6c
 @contextmanager

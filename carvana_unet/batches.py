@@ -7,10 +7,11 @@ __all__ = ['AUGMENTATIONS', 'decode', 'cache_folder', 'forget_old', 'decoded', '
            'squares_block', 'SeededDL', 'resident', 'dataloaders']
 
 # %% ../nbs/09_batches.ipynb #4c3fb05c
-import hashlib, os, random, time
+import hashlib, os, random, shutil, time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 import numpy as np
 import torch
@@ -62,15 +63,21 @@ def _key(
 
 # %% ../nbs/09_batches.ipynb #4ebff8dd
 def forget_old(
-    days: float = 30,   # without use
+    days: float = 30,           # without use
+    room: int | None = None,    # bytes to keep at most; None: as many as the disk has free beside them
 ):
-    "Delete decoded photos that no training has used for so long"
-    old, before = [], time.time() - 86400 * days
+    "Delete decoded photos that no training has used for so long, and those used longest ago until the others have room"
+    before, sets = time.time() - 86400 * days, {}
     for file in cache_folder().iterdir():
-        shapes = file.with_suffix('.npy')   # touched at each use
-        used = shapes if shapes.exists() else file
-        if used.stat().st_mtime < before: old.append(file)
-    for file in old: file.unlink(missing_ok=True)
+        stat = file.stat()
+        if file.suffix != '.part' or stat.st_mtime < before: sets.setdefault(file.stem, []).append((file, stat))
+    held = sum(stat.st_size for files in sets.values() for _, stat in files)
+    if room is None: room = (held + shutil.disk_usage(cache_folder()).free) // 2
+    used = lambda files: max(stat.st_mtime for _, stat in files)  # `decoded` touches at each use
+    for files in sorted(sets.values(), key=used):
+        if used(files) >= before and held <= room: break
+        held -= sum(stat.st_size for _, stat in files)
+        for file, _ in files: file.unlink(missing_ok=True)
 
 # %% ../nbs/09_batches.ipynb #3f2c4f4b
 def decoded(
@@ -82,7 +89,7 @@ def decoded(
     path = cache_folder()/_key(items, scale, n_classes)
     shapes = path.with_suffix('.npy')
     if not shapes.exists():
-        forget_old()
+        with suppress(FileNotFoundError): forget_old()  # another process may be at it
         part = path.with_suffix(f'.{os.getpid()}.part')
         try:
             with open(part, 'wb') as f, ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -457,6 +457,7 @@ def _fetch(
     if zipfile.is_zipfile(place): return place
     kaggle = shutil.which('kaggle') or shutil.which('kaggle', path=Path(sys.executable).parent)
     if not kaggle: raise CarvanaError("Kaggle's client is not installed; pip install 'carvana-unet[kaggle]'")
+    folder.mkdir(parents=True, exist_ok=True)
     command, said = [kaggle, 'competitions', 'download', '-c', COMPETITION, '-f', archive, '-p', str(folder)], ''
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as client:
         while client.stdout and (part := client.stdout.read1().decode(errors='replace')):
@@ -507,7 +508,6 @@ def download(
 ) -> list[Finding]:         # of `quick_check`
     "Fetch the competition's data with Kaggle's client, or what is missing of it; raises `CarvanaError` that says what to do"
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     wanted = {'train.zip': 'train', 'train_masks.zip': 'train_masks'} | ({'test.zip': 'test', 'sample_submission.csv.zip': '.'} if test else {})
     for archive, part in wanted.items():
         note, to = folder/f'.{archive}.json', folder/part

@@ -144,6 +144,7 @@ def test_what_is_to_be_done_first_is_said_on_one_line(why, kaggle, tmp_path):
 def test_a_missing_client_is_named(kaggle, tmp_path):
     status, out, err = call(kaggle, tmp_path, path='/usr/bin:/bin')
     assert (status, out, err) == (1, '', "Kaggle's client is not installed; pip install 'carvana-unet[kaggle]'\n")
+    assert not (tmp_path/'data').exists()
 
 
 def test_a_download_that_failed_goes_on_where_it_stopped(kaggle, studio, tmp_path):

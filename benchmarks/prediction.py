@@ -7,7 +7,8 @@ The photos are the studio's (of cars that the model has not seen), or with CARVA
 cars of its valid_cars.txt. The recipe: a U-Net of 13,395,329 parameters in float32 on two squares at half scale, one after
 the other; its probability as an 8-bit picture enlarged to full size; a hard cut in the middle; the dense CRF of the full
 photo with the original's parameters (pydensecrf, where it is installed). Its weights are random, which changes its time
-but little, so it has no dice here.
+but little, so it has no dice. A third row has one: the recipe's own steps about the network of MODEL_small.pth, which is
+made for half scale too, say what these steps make of good probabilities.
 
 Each runs in a process of its own. Seconds a photo, from the JPEG file to the PNG mask, are what passes between one written
 mask and the next, without the first two. The cold start is the whole life of a process with one photo. Memory is the
@@ -46,21 +47,35 @@ def ours(photos, folder):
 
 
 def recipe(photos, folder):
-    "The recipe of 2017"
+    "The recipe of 2017, with weights that are random"
+    from carvana_unet.checkpoints import Checkpoint
+    from carvana_unet.unet import UNet
+    net = UNet(width=64, depth=4)
+    assert sum(p.numel() for p in net.parameters()) == 13_395_329
+    yield from as_in_2017(Checkpoint(net.state_dict(), net.arch, mean=(0,) * 3, std=(1,) * 3), photos, folder)
+
+
+def recipe_small(photos, folder):
+    "The steps of 2017 about the network of MODEL_small.pth"
+    from carvana_unet.checkpoints import find_model, load_checkpoint
+    yield from as_in_2017(load_checkpoint(find_model('MODEL_small.pth')), photos, folder)
+
+
+def as_in_2017(checkpoint, photos, folder):
+    "Two squares one after the other, an 8-bit picture, a hard cut, a CRF"
     import numpy as np, torch
     from PIL import Image
     from carvana_unet.squares import merge, split
-    from carvana_unet.unet import UNet
     try: import pydensecrf.densecrf  # noqa: F401, so that the memory it takes is not counted as the method's
     except ModuleNotFoundError: print('without the CRF: pydensecrf is not installed', file=sys.stderr)
-    imported, net = peak(), UNet(width=64, depth=4).eval()
-    assert sum(p.numel() for p in net.parameters()) == 13_395_329
+    imported, net = peak(), checkpoint.net().eval()
+    mean, std = (torch.tensor(v)[:, None, None] for v in (checkpoint.mean, checkpoint.std))
     for path in photos:
         photo, halves = np.array(Image.open(path)), []
         for square in split(photo):
             size = square.shape[0]
             small = np.array(Image.fromarray(np.ascontiguousarray(square)).resize((size // 2, size // 2)))
-            with torch.no_grad(): prob = net(torch.tensor(small).permute(2, 0, 1)[None] / 255).sigmoid()[0, 0].numpy()
+            with torch.no_grad(): prob = net(((torch.tensor(small).permute(2, 0, 1) / 255 - mean) / std)[None]).sigmoid()[0, 0].numpy()
             halves.append(np.array(Image.fromarray((prob * 255).astype(np.uint8)).resize((size, size)), np.float32) / 255)
         prob = merge(halves, photo.shape[:2], blend=False)
         if 'pydensecrf' in sys.modules: prob = crf(photo, prob)
@@ -83,7 +98,7 @@ def crf(photo, prob):
 
 def worker(name, folder, photos):
     "Run a method, print when each mask was written and what memory it took"
-    times, imported = zip(*[(time.perf_counter(), memory) for memory in dict(ours=ours, recipe=recipe)[name](photos, Path(folder))])
+    times, imported = zip(*[(time.perf_counter(), memory) for memory in dict(ours=ours, recipe=recipe, recipe_small=recipe_small)[name](photos, Path(folder))])
     print(json.dumps(dict(seconds=[b - a for a, b in zip(times, times[1:])], memory=peak() - imported[-1])))
 
 
@@ -105,7 +120,7 @@ def measure(name, items, folder):
     seconds = row['seconds'][1:]
     low, _, high = quantiles(seconds, n=4)
     found = dict(method=name, seconds=median(seconds), quartiles=[low, high], cold=cold, memory=row['memory'])
-    if name == 'ours': found['dice'] = mean_dice([read_mask(folder/f'{p.stem}.png') for p in photos], [read_mask(p.mask) for p in items])
+    if name != 'recipe': found['dice'] = mean_dice([read_mask(folder/f'{p.stem}.png') for p in photos], [read_mask(p.mask) for p in items])
     return found
 
 
@@ -124,7 +139,7 @@ def speed(n):
     "The table of speed, memory and dice"
     with tempfile.TemporaryDirectory() as folder:
         items = data(Path(folder), n)
-        rows = [measure(name, items, Path(folder)) for name in ('ours', 'recipe')]
+        rows = [measure(name, items, Path(folder)) for name in ('ours', 'recipe', 'recipe_small')]
         rows[0]['dice_plain_float32'] = plain_dice(items)
     print('| | seconds a photo (quartiles) | cold start, s | memory, GB | dice |\n|---|---|---|---|---|')
     for r in rows: print(f"| {r['method']} | {r['seconds']:.2f} ({r['quartiles'][0]:.2f} to {r['quartiles'][1]:.2f}) | {r['cold']:.1f} "

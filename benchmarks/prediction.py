@@ -180,12 +180,11 @@ def elsewhere(photo, mask):
     yield 'studio, the car painted over', empty, np.zeros_like(mask)
 
 
-def outside(items):
+def outside(predictor, items):
     "Trust and dice of some photos where the model was never meant to be used, by case"
     from carvana_unet.dice import dice
     from carvana_unet.photos import read_mask, read_photo
-    from carvana_unet.prediction import Predictor
-    predictor, cases = Predictor(device='cpu'), {}
+    cases = {}
     for pair in items[::max(1, len(items) // 4)][:4]:
         for case, seen, true in elsewhere(read_photo(pair.photo), read_mask(pair.mask)):
             found = predictor.predict(seen)
@@ -200,12 +199,13 @@ def trust(n):
         items = data(Path(folder), n)
         result = {}
         for name, options in dict(plain={}, looks=dict(tta=True, squares=True)).items():
-            result[name] = foretold(Predictor(device='cpu', **options), items)
+            predictor = Predictor(device='cpu', **options)
+            result[name] = foretold(predictor, items)
             print(name, json.dumps(result[name]), flush=True)
-        result['elsewhere'] = outside(items)
-    print(f'\n| elsewhere | trust ({LOW_TRUST} is low) | dice |\n|---|---|---|')
-    for case, found in result['elsewhere'].items():
-        print(f'| {case} |', ' | '.join(f'{min(x[k] for x in found):.3f} to {max(x[k] for x in found):.3f}' for k in ('trust', 'dice')), '|')
+            result[name]['elsewhere'] = outside(predictor, items)
+            print(f'\n| elsewhere | trust ({LOW_TRUST} is low) | dice |\n|---|---|---|')
+            for case, found in result[name]['elsewhere'].items():
+                print(f'| {case} |', ' | '.join(f'{min(x[k] for x in found):.3f} to {max(x[k] for x in found):.3f}' for k in ('trust', 'dice')), '|', flush=True)
     return result
 
 

@@ -167,7 +167,7 @@ def folds_of(
     return [sorted(cars[i::k]) for i in range(k)]
 
 # %% ../nbs/13_scoring.ipynb #7e10c9b0
-RECIPE = dict(scale=.25, width=16, depth=5, epochs=3, crop=192, batch_size=8, lr=3e-3, resume=True)
+RECIPE = dict(arch='efficientnet_lite0', scale=.25, width=16, epochs=2, crop=256, batch_size=8, lr=2e-3, resume=True)
 
 def out_of_fold(
     folder: str | Path,             # data in Kaggle's layout
@@ -194,7 +194,7 @@ def out_of_fold(
                 part = model.with_suffix('.part')
                 train([folder], output=part, valid=cars, device=device, seed=seed, **RECIPE | recipe)
                 part.replace(model)
-            predictor = Predictor(model, device=device)
+            predictor = Predictor(model, device=device, tta=True)
             for pair in items:
                 if pair.car in left_out: yield fold, pair, predictor.mask(pair.photo)
 

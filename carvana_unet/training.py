@@ -548,6 +548,8 @@ def run_cycle(
     keep.path.unlink(missing_ok=True)
     return ck
 
+
+# %% ../nbs/10_training.ipynb #72ec8893
 def finished(
     output: str | Path, # of a training
     settings: dict,     # of the training

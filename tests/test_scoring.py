@@ -157,7 +157,7 @@ def test_no_photo_is_scored_by_a_network_that_knows_its_car(studio, tmp_path):
 
 def test_cross_validation_trains(studio, tmp_path):
     "With the real training, one epoch of a tiny network for each of two folds"
-    recipe = dict(scale=.5, width=4, depth=3, epochs=1, crop=64, batch_size=4)
+    recipe = dict(arch='unet', scale=.5, width=4, depth=3, epochs=1, crop=64, batch_size=4)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
         rows, _ = cross_validate(studio, 2, keep=tmp_path/'folds', device='cpu', **recipe)

@@ -74,9 +74,10 @@ def mean_field(
     crf = DenseCRF(len(p), 2)
     crf.setUnaryEnergy(-np.log(np.stack([1 - p, p])).astype(np.float32))
     xy = np.stack(np.nonzero(where)[::-1]).astype(np.float32) / np.float32(params.scale)
-    crf.addPairwiseEnergy(xy / np.float32(params.gaussian_sxy), compat=params.gaussian_compat)
-    rgb = photo[where].T / np.float32(params.bilateral_srgb)
-    crf.addPairwiseEnergy(np.concatenate([xy / np.float32(params.bilateral_sxy), rgb]), compat=params.bilateral_compat)
+    if params.gaussian_compat: crf.addPairwiseEnergy(xy / np.float32(params.gaussian_sxy), compat=params.gaussian_compat)
+    if params.bilateral_compat:
+        rgb = photo[where].T / np.float32(params.bilateral_srgb)
+        crf.addPairwiseEnergy(np.concatenate([xy / np.float32(params.bilateral_sxy), rgb]), compat=params.bilateral_compat)
     return np.array(crf.inference(int(params.iterations)))[1]
 
 # %% ../nbs/07_crf.ipynb #e65a00f6

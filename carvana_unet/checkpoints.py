@@ -28,6 +28,7 @@ class Checkpoint:
     classes: list = field(default_factory=lambda: ['background', 'car'])    # what the values of a mask mean
     crf: dict = field(default_factory=dict) # arguments of `CRF` where refinement pays for this model; empty: it does not
     cars: list = field(default_factory=list)    # car ids it was trained on
+    held_out: list = field(default_factory=list)    # car ids of its validation set, none of them in `cars`; empty: not known
     score: dict = field(default_factory=dict)   # what it scored, and on what
     recipe: dict = field(default_factory=dict)  # command, seed, data, time: how it was made
     format: str = 'carvana_unet 1'          # what kind of file this is

@@ -91,14 +91,14 @@ def split_cars(
     valid: float | list[str] | str | Path = 0.1,    # share of the cars, or the cars themselves, or a text file of them
     seed: int = 0,                                  # which cars, when `valid` is a share
 ) -> tuple[list[Pair], list[Pair]]:                 # to train on, to validate on
-    "Split by car; raises `CarvanaError` if either side would be empty"
+    "Split by car, at least one on either side; raises `CarvanaError` if that cannot be"
     cars = sorted({p.car for p in items})
     if isinstance(valid, (int, float)) and not 0 < valid < 1: raise CarvanaError(f'{valid}: is no share of the cars; give one between 0 and 1')
-    if isinstance(valid, (int, float)): chosen = random.Random(seed).sample(cars, round(valid * len(cars)))
+    if isinstance(valid, (int, float)): chosen = random.Random(seed).sample(cars, max(len(cars) > 1, min(round(valid * len(cars)), len(cars) - 1)))
     else: chosen = read_cars(valid) if isinstance(valid, (str, Path)) else valid
     train, held = [p for p in items if p.car not in chosen], [p for p in items if p.car in chosen]
     if not (train and held):
-        raise CarvanaError(f'{len(cars)} cars leave none to {"validate" if train else "train"} on; give more cars or another list')
+        raise CarvanaError(f'{len(cars)} car{"s" * (len(cars) != 1)}: none is left to {"validate" if train else "train"} on; add cars or change the list')
     return train, held
 
 # %% ../nbs/02_carvana.ipynb #48372495
@@ -117,13 +117,14 @@ FAULTS = dict(
     mask='draw a mask of two levels, car and background; or of class numbers, below 32',
     noise='save masks as PNG, never as JPEG',
     inverted='make the car the light part',
-    empty='draw the mask or remove the pair',
+    empty='draw the mask, remove the pair, or pass --allow-empty if the photo shows no car',
     full='draw the mask or remove the pair',
     same_photo='keep one of them',
     same_mask='give each photo its own mask',
     no_valid='list cars of this folder')
 REMARKS = dict(
     valid='fine if the list was made for a larger folder',
+    no_car='the network learns that there are photos without a car',
     dark='it is read as it is meant; other programs show it black',
     color='it is read as it is meant; a grey PNG is smaller',
     classes='train with --classes, if that is what they are',
@@ -362,10 +363,20 @@ def _examined(
         if progress: looks = tqdm(looks, total=len(items), unit='pair')
         return dict(zip(items, list(looks)))
 
+# %% ../nbs/02_carvana.ipynb #0f4c93ab
+def _ordered(
+    findings: list[Finding],
+    allow_empty: bool,      # an empty mask is a remark
+) -> list[Finding]:         # faults first, by file
+    "The findings in the order in which they are printed"
+    if allow_empty: findings = [f._replace(kind='no_car') if f.kind == 'empty' else f for f in findings]
+    return sorted(findings, key=lambda f: (not f.fault, f.file))
+
 # %% ../nbs/02_carvana.ipynb #b172ca90
 def check(
     folder: str | Path,         # holds train/ and train_masks/
     progress: bool = False,     # show a bar
+    allow_empty: bool = False,  # photos without a car are wanted: an empty mask is a remark
 ) -> list[Finding]:             # faults first, by file; empty: nothing to say
     "Look at every file of a folder; raises `CarvanaError` if there is nothing to look at"
     folder = Path(folder)
@@ -374,22 +385,23 @@ def check(
     looks = _examined(items, progress)
     findings = findings + [f for look in looks.values() for f in look.findings]
     findings += _missing_views(items) + _sizes(looks) + _duplicates(looks, set(valid)) + _absent(folder/'valid_cars.txt', valid, items)
-    return sorted(findings, key=lambda f: (not f.fault, f.file))
+    return _ordered(findings, allow_empty)
 
 # %% ../nbs/02_carvana.ipynb #e9ada74f
 def quick_check(
     folder: str | Path, # holds train/ and train_masks/
     sample: int = 12,   # pairs to be opened, evenly spread
+    allow_empty: bool = False,  # as for `check`
 ) -> list[Finding]:     # faults first
     "What can be said about a folder in less than a second"
     items, findings = _paired(Path(folder))
     looks = _examined(items[::max(1, -(-len(items) // sample))])
     findings = findings + [f for look in looks.values() for f in look.findings] + _sizes(looks)
-    return sorted(findings, key=lambda f: (not f.fault, f.file))
+    return _ordered(findings, allow_empty)
 
 # %% ../nbs/02_carvana.ipynb #2a36c422
 _REWRITE = {'format', 'noise', 'inverted', 'dark', 'color', 'soft'}
-_SAFE = _REWRITE | {'place', 'swapped', 'turned', 'upright', 'share', 'classes', 'sizes', 'views'}
+_SAFE = _REWRITE | {'place', 'swapped', 'turned', 'upright', 'share', 'classes', 'sizes', 'views', 'no_car'}
 
 def _mend(
     pair: Pair,

@@ -672,6 +672,7 @@ def doctor_parser() -> argparse.ArgumentParser:
     p.add_argument('--fix', metavar='FOLDER', type=Path,
         help='write all pairs that are sound or can be mended safely into this new folder')
     p.add_argument('--quick', action='store_true', help='names, partners and a dozen pairs only, in a second')
+    p.add_argument('--allow-empty', action='store_true', help='photos without a car are wanted: an empty mask is a remark, not a fault')
     p.add_argument('--all', action='store_true', help='print every finding, not ten of a kind')
     return p
 
@@ -700,7 +701,8 @@ def doctor(
     args = doctor_parser().parse_args(argv)
     from carvana_unet.carvana import CarvanaError, check, fix, quick_check, refuse_old
     if args.fix: refuse_old(args.fix)
-    try: found = quick_check(args.data) if args.quick and not args.fix else check(args.data, progress=True)
+    try: found = (quick_check(args.data, allow_empty=args.allow_empty) if args.quick and not args.fix
+               else check(args.data, progress=True, allow_empty=args.allow_empty))
     except CarvanaError as e: stop(one_line(e), 2)
     print(tell(found, 0 if args.all else 10))
     if args.fix:

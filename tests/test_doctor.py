@@ -132,6 +132,16 @@ def test_remarks_do_not_stop_anyone(folder, case):
     assert status == 0 and out.startswith(f'remark ({kind}): ') and out.endswith('0 faults, 1 remark\n')
 
 
+def test_photos_without_a_car(folder, tmp_path):
+    for p in pairs(folder)[3:5]: replace(p.mask, Image.new('L', SIZE[::-1]))
+    status, out, _ = run(folder)
+    assert status == 1 and out.count('fault (empty)') == 2 and '--allow-empty' in out
+    assert run(folder, '--quick', '--allow-empty')[0] == 0
+    status, out, _ = run(folder, '--allow-empty', '--fix', tmp_path/'good')
+    assert status == 0 and out.count('remark (no_car)') == 2 and '32 pairs written, 0 pairs left out' in out
+    assert sum(not read_mask(p.mask).any() for p in pairs(tmp_path/'good')) == 2
+
+
 def test_duplicates_also_across_training_and_validation(folder):
     items = pairs(folder)
     one, other = items[0], items[16]

@@ -54,14 +54,25 @@ class Pair(NamedTuple):
         "1 to 16"
         return car_view(self.photo)[1]
 
+# %% ../nbs/02_carvana.ipynb #b8e2610a
+def _refuse_missing(
+    folder: Path,                       # named by the user
+    *parts: str,                        # folders that it has to hold
+):
+    "Raise `CarvanaError` if the folder or a part of it is missing"
+    advice = 'give a folder that holds train/ and train_masks/'
+    if folder.is_file(): raise CarvanaError(f'{folder}: is a file; {advice}')
+    if not folder.is_dir(): raise CarvanaError(f'{folder}: there is no such folder; check the name, or {advice}')
+    for part in parts:
+        if not (folder/part).is_dir(): raise CarvanaError(f'{folder}: has no folder {part}; {advice}')
+
 # %% ../nbs/02_carvana.ipynb #4c730944
 def pairs(
     folder: str | Path,   # holds train/ and train_masks/
 ) -> list[Pair]:          # sorted by name
     "Every photo of a folder with its mask; raises `CarvanaError` naming each missing or surplus partner"
     folder = Path(folder)
-    for part in (folder, folder/'train', folder/'train_masks'):
-        if not part.is_dir(): raise CarvanaError(f'{part}: there is no such folder; give one that holds train/ and train_masks/')
+    _refuse_missing(folder, 'train', 'train_masks')
     photos = {p.stem: p for p in (folder/'train').iterdir()
               if p.suffix.lower() in ('.jpg', '.jpeg', '.png') and not p.stem.endswith('_OUT')}
     masks = {p.stem.removesuffix('_mask'): p for p in (folder/'train_masks').iterdir()
@@ -164,7 +175,7 @@ def _paired(
     folder: Path,                          # holds train/ and train_masks/
 ) -> tuple[list[Pair], list[Finding]]:
     "Photos with their masks as far as the names tell, and what is wrong with the names"
-    if not (folder/'train').is_dir(): raise CarvanaError(f'{folder}: has no folder train; give one that holds train/ and train_masks/')
+    _refuse_missing(folder, 'train')
     photos, masks = _listed(folder/'train'), _listed(folder/'train_masks')
     items, findings = [], []
     note = lambda *finding: findings.append(Finding(*finding))

@@ -126,6 +126,7 @@ def true_masks(
     "The masks that a submission is compared with; raises `ScoringError` if there are none"
     source = Path(source)
     if source.suffix in ('.csv', '.gz'): return {Path(name).stem: lambda rle=rle: decode(rle, hw) for name, rle in read_rows(source)}
+    if not source.exists(): raise ScoringError(f'{source}: there is no such folder; check the name')
     folder = source/'train_masks' if (source/'train_masks').is_dir() else source
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in ('.gif', '.png')) if folder.is_dir() else []
     if not files: raise ScoringError(f'{folder}: holds no masks; give a folder of <car>_<view>_mask.gif or a CSV file')

@@ -210,7 +210,9 @@ def test_status_and_lines(folder, tmp_path):
     assert all(str(items[i].photo) in out for i in range(10))
     assert '18/18' in err  # the progress bar
     status, out, err = run(tmp_path/'nowhere')
-    assert status == 2 and out == '' and err.count('\n') == 1 and 'nowhere' in err
+    assert status == 2 and out == '' and err.count('\n') == 1 and 'nowhere: there is no such folder' in err
+    status, out, err = run(items[20].mask)
+    assert status == 2 and err.count('\n') == 1 and '.gif: is a file; give a folder' in err
     status, out, err = run(folder, '--fix', folder)
     assert status == 1 and 'name a new folder' in err
 

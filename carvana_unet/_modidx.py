@@ -570,6 +570,8 @@ d = { 'settings': { 'branch': 'main',
                                    'carvana_unet.unet.Up': ('unet.html#up', 'carvana_unet/unet.py'),
                                    'carvana_unet.unet.Up.__init__': ('unet.html#up.__init__', 'carvana_unet/unet.py'),
                                    'carvana_unet.unet.Up.forward': ('unet.html#up.forward', 'carvana_unet/unet.py'),
+                                   'carvana_unet.unet.brief': ('unet.html#brief', 'carvana_unet/unet.py'),
                                    'carvana_unet.unet.build': ('unet.html#build', 'carvana_unet/unet.py'),
+                                   'carvana_unet.unet.check_arch': ('unet.html#check_arch', 'carvana_unet/unet.py'),
                                    'carvana_unet.unet.conv_norm': ('unet.html#conv_norm', 'carvana_unet/unet.py'),
                                    'carvana_unet.unet.fastai_unet': ('unet.html#fastai_unet', 'carvana_unet/unet.py')}}}

@@ -34,7 +34,7 @@ from .dice import BCEDice, CrossEntropyDice, dice
 from .photos import read_classes, read_mask, read_photo
 from .prediction import autocast, enlarge
 from .squares import merge
-from .unet import EncoderUNet, UNet, build, fastai_unet
+from .unet import ArchError, EncoderUNet, UNet, build, fastai_unet
 
 # %% ../nbs/10_training.ipynb #06690410
 class Bf16(Callback):
@@ -381,7 +381,7 @@ def loaded_net(
     "The network of a checkpoint with all of its weights that fit; raises `TrainingError` if `subpixel` is not for it"
     arch = start.arch | dict(n_classes=n_classes) | ({} if subpixel is None else dict(subpixel=subpixel))
     try: net = build(arch)
-    except TypeError: raise TrainingError(f"{start.arch.get('name', 'unet')}: has no subpixel; leave it out") from None
+    except ArchError: raise TrainingError(f"{start.arch.get('name', 'unet')}: has no subpixel; leave it out") from None
     own = net.state_dict()
     fit = {k: v for k, v in start.weights.items() if v.shape == own[k].shape}
     net.load_state_dict(own | fit)

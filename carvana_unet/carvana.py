@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageChops, UnidentifiedImageError
 from tqdm import tqdm
 
-from .photos import PICTURES, PhotoError, read_mask, read_photo, write_mask, write_photo
+from .photos import PhotoError, list_photos, read_mask, read_photo, write_mask, write_photo
 
 # %% ../nbs/02_carvana.ipynb #e5ae50ed
 class CarvanaError(ValueError):
@@ -73,10 +73,8 @@ def pairs(
     "Every photo of a folder with its mask; raises `CarvanaError` naming each missing or surplus partner"
     folder = Path(folder)
     _refuse_missing(folder, 'train', 'train_masks')
-    photos = {p.stem: p for p in (folder/'train').iterdir()
-              if p.suffix.lower() in ('.jpg', '.jpeg', '.png') and not p.stem.endswith('_OUT')}
-    masks = {p.stem.removesuffix('_mask'): p for p in (folder/'train_masks').iterdir()
-             if p.suffix.lower() in ('.gif', '.png') and not p.stem.endswith('_OUT')}
+    photos = {p.stem: p for p in list_photos(folder/'train', suffixes=('.jpg', '.jpeg', '.png'))}
+    masks = {p.stem.removesuffix('_mask'): p for p in list_photos(folder/'train_masks', suffixes=('.gif', '.png'))}
     wrong = ([f'{photos[n]} has no mask {n}_mask.gif' for n in sorted(photos.keys() - masks.keys())] +
              [f'{masks[n]} has no photo {n}.jpg' for n in sorted(masks.keys() - photos.keys())])
     if wrong: raise CarvanaError('; '.join(wrong) + '; add the partner or remove the file')
@@ -162,12 +160,10 @@ class Finding(NamedTuple):
 # %% ../nbs/02_carvana.ipynb #ab6e3018
 def _listed(
     folder: Path,           # train/ or train_masks/; may be missing
-) -> dict[str, list[Path]]: # pictures by their name without `_mask`
-    "The pictures of a folder, without hidden files and masks that `carvana-predict` wrote"
+) -> dict[str, list[Path]]: # images by their name without `_mask`
+    "The images of a folder, without what `carvana-predict` wrote"
     found = {}
-    for p in sorted(folder.iterdir() if folder.is_dir() else []):
-        if p.suffix.lower() in PICTURES and not p.name.startswith('.') and not p.stem.endswith('_OUT'):
-            found.setdefault(p.stem.removesuffix('_mask'), []).append(p)
+    for p in list_photos(folder) if folder.is_dir() else []: found.setdefault(p.stem.removesuffix('_mask'), []).append(p)
     return found
 
 # %% ../nbs/02_carvana.ipynb #e5718dde

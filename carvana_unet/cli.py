@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['threshold', 'scale', 'positive', 'weight', 'count', 'size', 'FORMATS', 'WRITERS', 'stop', 'one_line', 'known', 'warn',
-           'command', 'checked', 'file', 'predict_parser', 'photos_in', 'fitting', 'expand', 'refuse_overwriting',
-           'outputs_for', 'can_show', 'picture', 'write', 'background', 'told', 'predict_photos', 'show', 'check_spin',
-           'jobs_for', 'predict', 'train_parser', 'check_training', 'program', 'use_it', 'train_function', 'find_rate',
-           'processes', 'train', 'score_parser', 'chosen_cars', 'chosen_pairs', 'refuse_trained', 'score_model',
-           'score_file', 'score_folds', 'doubtful', 'score', 'doctor_parser', 'tell', 'doctor', 'download_parser',
-           'download', 'submit_parser', 'made_with', 'submit', 'demo_parser', 'unseen_seeds', 'save_pictures',
-           'demo_studio', 'demo']
+           'command', 'checked', 'file', 'predict_parser', 'photos_in', 'split_pattern', 'fitting', 'expand',
+           'refuse_overwriting', 'outputs_for', 'can_show', 'picture', 'write', 'background', 'told', 'predict_photos',
+           'show', 'check_spin', 'jobs_for', 'predict', 'train_parser', 'check_training', 'program', 'use_it',
+           'train_function', 'find_rate', 'processes', 'train', 'score_parser', 'chosen_cars', 'chosen_pairs',
+           'refuse_trained', 'score_model', 'score_file', 'score_folds', 'doubtful', 'score', 'doctor_parser', 'tell',
+           'doctor', 'download_parser', 'download', 'submit_parser', 'made_with', 'submit', 'demo_parser',
+           'unseen_seeds', 'save_pictures', 'demo_studio', 'demo']
 
 # %% ../nbs/15_cli.ipynb #30d15417
-import argparse, functools, glob, itertools, os, shlex, shutil, sys, warnings
+import argparse, errno, functools, glob, itertools, os, shlex, shutil, sys, warnings
 from collections import Counter
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -163,35 +163,53 @@ def predict_parser() -> argparse.ArgumentParser:
 # %% ../nbs/15_cli.ipynb #0f252379
 def photos_in(
     folder: Path, # searched with its subfolders
+    faults: list[str] | None = None,    # gets a line for each folder that cannot be opened
 ) -> list[Path]: # sorted by name
-    "The pictures in a folder, without hidden ones and what is named `*_OUT`"
-    from carvana_unet.photos import PICTURES
-    return sorted(p for p in folder.rglob('*') if p.suffix.lower() in PICTURES and not p.stem.endswith('_OUT')
-                  and not any(part.startswith('.') for part in p.relative_to(folder).parts))
+    "The photos in a folder, as `list_photos` finds them"
+    from carvana_unet.photos import list_photos
+    return list_photos(folder, subfolders=True, onerror=lambda e: None if faults is None else faults.append(str(e)))
 
 # %% ../nbs/15_cli.ipynb #a65c56fa
+def split_pattern(
+    pattern: Path,  # with `*`, `?` or `[`
+) -> tuple[Path, list[str]]:    # the folder that exists, and the parts below it
+    "Where a pattern begins"
+    root, rest = Path(), list(pattern.parts)
+    while rest and (os.path.lexists(root/rest[0]) or not glob.has_magic(rest[0])): root /= rest.pop(0)
+    return root, rest
+
 def fitting(
     pattern: Path,  # with `*`, `?` or `[`
+    faults: list[str] | None = None,    # gets a line for each folder that cannot be opened
 ) -> list[tuple[Path, Path]]: # photos with their places
-    "The files that a pattern fits, without what is named `*_OUT`"
-    parts = pattern.parts
-    root = Path(*itertools.takewhile(lambda part: not set('*?[') & set(part), parts))
-    files = map(Path, sorted(glob.glob(str(pattern), recursive=True)))
-    return [(p, p.relative_to(root)) for p in files if p.is_file() and not p.stem.endswith('_OUT')]
+    "The files that a pattern matches, without hidden ones and what is named `*_OUT`"
+    from carvana_unet.photos import PICTURES, is_ignored, open_error
+    root, rest = split_pattern(pattern)
+    below = lambda parts: glob.glob(os.path.join(*parts), root_dir=root, recursive=True) if parts else ['.']
+    for folder in sorted({root/f for n in range(len(rest)) for f in below(rest[:n]) if os.path.isdir(root/f)}):
+        if faults is not None and not os.access(folder, os.R_OK | os.X_OK):
+            faults.append(str(open_error(folder, PermissionError(errno.EACCES, ''))))
+    files = below(rest) or below([part.replace('[', '[[]') for part in rest])  # else the brackets are meant
+    wanted = lambda p: not any(map(is_ignored, p.parts)) and not p.stem.endswith('_OUT') and (
+        p.suffix.lower() in PICTURES or not os.path.isdir(root/p))
+    return [(root/p, p) for p in sorted(map(Path, files)) if wanted(p)]
 
 def expand(
     inputs: list[Path], # photos, folders and patterns
 ) -> tuple[list[tuple[Path, Path]], list[str]]: # photos with their places; a line for every input that stands for none
     "The photos that the inputs stand for, each once"
+    from carvana_unet.photos import is_ignored
     found, faults = {}, []
     for p in inputs:
-        if p.is_dir(): photos = [(photo, photo.relative_to(p)) for photo in photos_in(p)]
-        elif not p.exists() and set('*?[') & set(str(p)):
-            photos = fitting(p)
+        if is_ignored(p.name) and len(inputs) > 1: continue     # the shell's `*` names Thumbs.db, too
+        is_folder, before = os.path.isdir(p), len(faults)
+        if is_folder: photos = [(photo, photo.relative_to(p)) for photo in photos_in(p, faults)]
+        elif not os.path.lexists(p) and glob.has_magic(str(p)): photos = fitting(p, faults)
         else: photos = [(p, Path(p.name))]
         for photo, place in photos: found.setdefault(photo, place)
-        if p.is_dir() and not photos: faults.append(f'{p}: no pictures in this folder; give another, or the photos themselves')
-        elif not photos: faults.append(f'{p}: no file fits this pattern; check it')
+        if photos or len(faults) > before: continue
+        faults.append(f'{p}: no photos in this folder; give another, or the photos themselves' if is_folder
+                      else f'{p}: no file matches this pattern; check it')
     return list(found.items()), faults
 
 # %% ../nbs/15_cli.ipynb #1006cd7d
@@ -200,11 +218,11 @@ def refuse_overwriting(
     outputs: list[Path], # written by it, in the order of the photos
 ):
     "Stop if two masks would have one name, or a mask the name of a photo"
-    taken = {p.resolve(): f'the photo {p}' for p in photos}
+    taken = {os.path.realpath(p): f'the photo {p}' for p in photos}
     for photo, output in zip(photos, outputs):
-        if (there := taken.get(output.resolve())):
+        if (there := taken.get(os.path.realpath(output))):
             stop(f'{photo}: its mask would overwrite {there}; choose other names with --output')
-        taken[output.resolve()] = f'the mask of {photo}'
+        taken[os.path.realpath(output)] = f'the mask of {photo}'
 
 # %% ../nbs/15_cli.ipynb #fde80d46
 def outputs_for(
@@ -342,18 +360,23 @@ def check_spin(
     "Stop if the spin could not be written in the end, or would overwrite something"
     if spin.suffix.lower() not in ('.webp', '.html'): stop(f'{spin}: a spin is a .webp or a .html; choose one of these')
     if not spin.parent.is_dir(): stop(f'{spin}: there is no folder {spin.parent}; make it, or choose another --spin')
-    if spin.resolve() in [p.resolve() for p in taken]: stop(f'{spin}: the spin would overwrite a photo or a mask; choose another --spin')
+    if os.path.realpath(spin) in map(os.path.realpath, taken): stop(f'{spin}: the spin would overwrite a photo or a mask; choose another --spin')
 
 def jobs_for(
     args: argparse.Namespace, # from `predict_parser`
 ) -> tuple[list[tuple[Path, Path | None]], list[str]]: # photos and what to write of them; lines about what cannot be done
     "What there is to do"
+    from carvana_unet.photos import PhotoError, check_file
     photos, faults = expand(args.input)
     read = [Path(args.background)] if args.background else []
     outputs = [None] * len(photos) if args.no_save else outputs_for(photos, args.output, read)
     if args.spin: check_spin(args.spin, [photo for photo, _ in photos] + read + [o for o in outputs if o])
-    faults += [f'{photo}: there is no such file; check the name' for photo, _ in photos if not photo.exists()]
-    jobs = [(photo, o) for (photo, _), o in zip(photos, outputs) if photo.exists()]
+    readable = []
+    for (photo, _), output in zip(photos, outputs):
+        try: check_file(photo)
+        except PhotoError as e: faults.append(str(e))
+        else: readable.append((photo, output))
+    jobs = readable
     there = [job for job in jobs if args.skip_existing and job[1] and job[1].exists()]
     if there: print(f'{len(there)} of {len(jobs)} photos were done before')
     if args.spin: return [(photo, None if (photo, o) in there else o) for photo, o in jobs], faults  # the turn takes them all

@@ -24,7 +24,7 @@ from .carvana import Pair, car_view, pairs
 from .checkpoints import Checkpoint, load_checkpoint
 from .crf import Fit, fit_crf
 from .dice import boundary, boundary_distances, boundary_error, dice, iou
-from .photos import read_mask, read_photo
+from .photos import list_photos, read_mask, read_photo
 from .prediction import Predictor, evaluate
 from .rle import RLEError, decode, encode
 from .submission import read_rows
@@ -128,7 +128,7 @@ def true_masks(
     if source.suffix in ('.csv', '.gz'): return {Path(name).stem: lambda rle=rle: decode(rle, hw) for name, rle in read_rows(source)}
     if not source.exists(): raise ScoringError(f'{source}: there is no such folder; check the name')
     folder = source/'train_masks' if (source/'train_masks').is_dir() else source
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in ('.gif', '.png')) if folder.is_dir() else []
+    files = list_photos(folder, suffixes=('.gif', '.png')) if folder.is_dir() else []
     if not files: raise ScoringError(f'{folder}: holds no masks; give a folder of <car>_<view>_mask.gif or a CSV file')
     return {p.stem.removesuffix('_mask'): lambda p=p: read_mask(p) for p in files}
 

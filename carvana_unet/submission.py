@@ -16,7 +16,7 @@ from uuid import uuid4
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
-from .photos import PhotoError
+from .photos import PhotoError, list_photos
 from .rle import RLEError, decode, edges, encode
 
 # %% ../nbs/12_submission.ipynb #2048f8e7
@@ -50,8 +50,7 @@ def expected_names(
     "What a submission has rows for; raises `SubmissionError` if the folder does not have these photos"
     folder = Path(folder)
     if not folder.is_dir(): raise SubmissionError(f'{folder}: there is no such folder; give the one with the test photos')
-    there = {p.name for p in folder.iterdir() if p.suffix.lower() in ('.jpg', '.jpeg', '.png')
-             and not p.name.startswith('.') and not p.stem.endswith('_OUT')}
+    there = {p.name for p in list_photos(folder, suffixes=('.jpg', '.jpeg', '.png'))}
     if not there: raise SubmissionError(f'{folder}: holds no photos; give the folder that holds them itself, such as data/test')
     names = [name for name, rle in read_rows(sample)] if sample else sorted(there)
     if not names: raise SubmissionError(f'{sample}: names no photos; download it again')

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageChops, UnidentifiedImageError
+from PIL import Image, ImageChops
 from tqdm import tqdm
 
-from .photos import PhotoError, list_photos, read_mask, read_photo, write_mask, write_photo
+from .photos import PhotoError, list_photos, open_image, read_mask, read_photo, write_mask, write_photo
 
 # %% ../nbs/02_carvana.ipynb #e5ae50ed
 class CarvanaError(ValueError):
@@ -207,17 +207,11 @@ def _missing_views(
 
 # %% ../nbs/02_carvana.ipynb #0b46d167
 def _decode(
-    path: Path,         # picture file
+    path: Path,         # image file
     load: bool = True,  # the pixels, too, or else only what stands before them
 ) -> Image.Image:       # as it is stored
-    "The picture of a file; raises `PhotoError` if it is damaged"
-    try:
-        im = Image.open(path)
-        if load: im.load()
-        return im
-    except UnidentifiedImageError: raise PhotoError(f'{path}: is not a picture; {FAULTS["unreadable"]}') from None
-    except (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, OverflowError, Image.DecompressionBombError) as e:
-        raise PhotoError(f'{path}: cannot be decoded ({e}); {FAULTS["unreadable"]}') from None
+    "The image in a file; raises `PhotoError` if it is damaged"
+    return open_image(path, load)
 
 # %% ../nbs/02_carvana.ipynb #d1bcc731
 def _lightness(

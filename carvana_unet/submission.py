@@ -7,16 +7,15 @@ __all__ = ['HEADER', 'SubmissionError', 'read_rows', 'expected_names', 'one_by_o
            'verify', 'record', 'finish', 'already_done', 'submit']
 
 # %% ../nbs/12_submission.ipynb #2393ec0e
-import gzip, hashlib, json, os, shutil, warnings, zlib
+import gzip, hashlib, json, math, os, shutil, warnings, zlib
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from uuid import uuid4
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
-from .photos import PhotoError, list_photos
+from .photos import PhotoError, image_size, list_photos
 from .rle import RLEError, decode, edges, encode
 
 # %% ../nbs/12_submission.ipynb #2048f8e7
@@ -88,7 +87,7 @@ def write_part(
                 warnings.warn(str(mask), stacklevel=2)
             elif isinstance(mask, Exception): raise mask
             else:
-                with Image.open(photo) as im: pixels = im.width * im.height
+                pixels = math.prod(image_size(photo))
                 if mask.size != pixels: raise SubmissionError(f'{photo}: has {pixels:,} pixels and its mask {mask.size:,}; predict at full size')
                 file.write(f'{photo.name},{encode(mask)}\n'.encode())
                 file.flush()
@@ -152,8 +151,7 @@ def verify(
     for i, name in enumerate(names):
         got, rle = next(rows, ('nothing', ''))
         if got != name: raise SubmissionError(f'{path}: row {i + 1:,} should be {name} and is {got}')
-        try:
-            with Image.open(folder/name) as im: edges(rle, im.width * im.height)
+        try: edges(rle, math.prod(image_size(folder/name)))
         except RLEError as e: raise SubmissionError(f'{path}: row {i + 1:,}, {name}: {e}') from None
         if predict and i in fresh:
             mask = predict(folder/name)

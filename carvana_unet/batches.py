@@ -196,7 +196,7 @@ def squares_block(
 # %% ../nbs/09_batches.ipynb #915679f2
 class SeededDL(TfmdDL):
     "A DataLoader whose shuffled batches depend on seed, epoch and number alone; for `num_workers=0`"
-    seed, epoch, start, rank, world = 0, 0, 0, 0, 1  # `start`: batches of this epoch that are left out
+    seed, epoch, start, rank, world, group = 0, 0, 0, 0, 1, 1  # `start`: batches of this epoch to skip; `group`: batches that make one step
 
     def get_idxs(self) -> list[int]: # of squares
         "The order of this epoch, or what of it falls to this process and is left to do"
@@ -205,7 +205,7 @@ class SeededDL(TfmdDL):
         batches = [idxs[i:i + self.bs] for i in range(0, self.n, self.bs)]
         return [i for b in batches[self.rank:len(self) * self.world:self.world][self.start:] for i in b]
 
-    def __len__(self): return super().__len__() // (self.world if self.shuffle else 1)
+    def __len__(self): return super().__len__() // (self.world * self.group) * self.group if self.shuffle else super().__len__()
 
     def create_batches(self,
         samps: Iterable,    # what `get_idxs` gave

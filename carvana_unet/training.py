@@ -131,13 +131,15 @@ class KeepBest(TrackerCallback):
         super().after_epoch()
         names = [n for n in self.recorder.metric_names[1:] if n != 'time']
         self.curve.append({n: round(float(v), 6) for n, v in zip(names, self.recorder.values[-1])})
-        self.ck.recipe.update(minutes=round((time.time() - self.start) / 60, 1), curve=self.curve)
+        self._note()
         if self.new_best:
             averaged = getattr(self.learn, 'weight_average', None)
             weights = averaged.average.module.state_dict() if averaged else self.model.state_dict()
             self.ck.weights, self.ck.score['dice'] = {k: v.clone() for k, v in weights.items()}, self.curve[-1]['dice']
             if len(self.ck.classes) > 2: self.ck.score['classes'] = dict(zip(self.ck.classes[1:], self.learn.metrics[0].of_classes))
             if not rank_distrib(): save_checkpoint(self.ck, self.path)
+
+    def _note(self): self.ck.recipe.update(minutes=round((time.time() - self.start) / 60, 1), curve=self.curve)
 
     def state_dict(self) -> dict: # best (dice), curve, seconds
         "What a restart needs"
@@ -146,8 +148,9 @@ class KeepBest(TrackerCallback):
     def load_state_dict(self,
         state: dict,    # of `state_dict`
     ):
-        "Go on from there"
+        "Resume from there"
         self.best, self.curve, self.start = state['best'], state['curve'], time.time() - state['seconds']
+        self._note()
 
 # %% ../nbs/10_training.ipynb #fcad1246
 class WeightAverage(Callback):
@@ -207,8 +210,8 @@ class Stopped(KeyboardInterrupt):
 
 # %% ../nbs/10_training.ipynb #3cbf7f2b
 class KeepState(Callback):
-    "Write everything that a restart needs, and take it up again"
-    order = 90
+    "Write everything that a restart needs, and restart from it"
+    order, parts = 90, {'settings', 'batches', 'place', 'model', 'opt', 'average', 'loss', 'best'}
     def __init__(self,
         path: str | Path,           # where to write
         settings: dict,             # of the training; a restart has to have the same
@@ -217,14 +220,16 @@ class KeepState(Callback):
     ): self.path, self.settings, self.batches, self.every, self.signals, self.state = Path(path), settings, batches, every, (), None
 
     def load(self) -> dict | None:
-        "What a former training left; raises `TrainingError` if that was another one"
+        "What an earlier run of this training left; raises `TrainingError` if it belongs to another"
         if not self.path.exists(): return None
-        try: state = torch.load(self.path, map_location='cpu', weights_only=True)
-        except Exception: raise TrainingError(f'{self.path}: is damaged; delete it to begin anew') from None
+        try:
+            state = torch.load(self.path, map_location='cpu', weights_only=True)
+            if missing := self.parts - set(state): raise ValueError(missing)
+        except Exception: raise TrainingError(f'{self.path}: is damaged or of another version; delete it to start over') from None
         changed = [k for k in self.settings if state['settings'].get(k) != self.settings[k]]
         if changed:
             was = ', '.join(f"{k} {state['settings'].get(k)}" for k in changed)
-            raise TrainingError(f'{self.path}: belongs to another training ({was}); give the same options, or delete it to begin anew')
+            raise TrainingError(f'{self.path}: belongs to another training ({was}); give the same options, or delete it to start over')
         return state
 
     def before_fit(self):
@@ -234,6 +239,7 @@ class KeepState(Callback):
         get_model(self.model).load_state_dict(state['model'])
         self.learn.weight_average.average.load_state_dict(state['average'])
         self.opt.load_state_dict(dict(self.opt.state_dict(), state=state['opt']))  # its rates come from the schedule
+        self.recorder.smooth_loss.count, self.recorder.smooth_loss.val = state['loss']
         self.learn.keep_best.load_state_dict(state['best'])
 
     def before_train(self):
@@ -255,9 +261,10 @@ class KeepState(Callback):
         if self.signals and self.epoch + 1 < self.n_epoch: raise Stopped(f'stopped after epoch {self.epoch + 1}')
 
     def write(self):
-        "Write settings, batches, place, network, optimizer, mean weights and the best score so far"
+        "Write all of `parts`"
+        loss = self.recorder.smooth_loss
         state = dict(settings=self.settings, batches=self.batches, place=self.place, model=get_model(self.model).state_dict(), opt=self.opt.state_dict()['state'],
-                     average=self.learn.weight_average.average.state_dict(), best=self.learn.keep_best.state_dict())
+                     average=self.learn.weight_average.average.state_dict(), loss=[loss.count, loss.val], best=self.learn.keep_best.state_dict())
         if not rank_distrib(): write_atomically(state, self.path)
         self.written = time.time()
 
@@ -482,7 +489,13 @@ def tensorboard_callback(
 
 # %% ../nbs/10_training.ipynb #adbf7554
 class Accumulate(GradientAccumulation):
-    "Add up gradients over `n_acc` squares, at the learning rate of the first batch among them"
+    "Add up gradients over `n_acc` squares, at the learning rate of the first batch among them; none is left at the end of an epoch"
+    def before_fit(self):
+        super().before_fit()
+        self.dls.train.group = self.n_acc // self.dls.train.bs
+
+    def after_fit(self): self.dls.train.group = 1
+
     def before_batch(self):
         dl = self.dls.train
         first = dl.start + self.iter - self.count // dl.bs
@@ -531,7 +544,7 @@ def run_cycle(
     keep: KeepState,            # where the training stands
     tensorboard: str | Path | None = None,  # folder for TensorBoard's logs
 ) -> Checkpoint:                # the best epoch's
-    "`fit_one_cycle` from where `keep` stands; raises `Stopped` and `TrainingError` with the state written"
+    "`fit_one_cycle` from where `keep` stands; raises `Stopped` and `TrainingError`, and the state file stays"
     if keep.state: learn.first_epoch = keep.state['place'][0]
     learn.add_cbs([WeightAverage(), KeepBest(ck, output), keep])
     if not rank_distrib(): learn.add_cb(Pictures())
@@ -539,15 +552,15 @@ def run_cycle(
     share(learn)
     with noted_signals() as keep.signals:
         try: learn.fit_one_cycle(epochs, slice(lr / 3, lr))
-        except Stopped as e: raise Stopped(f'{e}; go on with the same command and --resume') from None
+        except Stopped as e: raise Stopped(f'{e}; resume with the same command and --resume') from None
         except TrainingError as e:
-            keep.write()
-            raise TrainingError(f'{e}. What was learnt before is in {keep.path}: go on with --resume, or delete it to begin anew') from None
+            if not keep.path.exists(): raise
+            raise TrainingError(f'{e}. {keep.path} holds what was learnt before: resume with --resume, or delete it to start over') from None
     if not ck.weights: ck = replace(load_checkpoint(output), recipe=ck.recipe)  # no epoch since the restart was better
-    if not rank_distrib(): save_checkpoint(ck, output)
-    keep.path.unlink(missing_ok=True)
+    if not rank_distrib():
+        save_checkpoint(ck, output)
+        keep.path.unlink(missing_ok=True)
     return ck
-
 
 # %% ../nbs/10_training.ipynb #72ec8893
 def finished(
@@ -557,7 +570,7 @@ def finished(
     "The checkpoint of a training that has come to its end"
     try: ck = load_checkpoint(output)
     except CheckpointError: return None
-    return ck if ck.recipe.get('settings') == settings and len(ck.recipe['curve']) == settings['epochs'] else None
+    return ck if ck.recipe.get('settings') == settings and len(ck.recipe.get('curve', [])) == settings['epochs'] else None
 
 # %% ../nbs/10_training.ipynb #ac59f97a
 @delegates(prepare)

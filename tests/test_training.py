@@ -20,7 +20,7 @@ import sys
 from functools import partialmethod
 from carvana_unet import training
 training.KeepState.__init__ = partialmethod(training.KeepState.__init__, every=0)
-training.train(['studio'], sys.argv[1], resume='--resume' in sys.argv, **{options})
+training.train(['studio'], sys.argv[1], resume='--resume' in sys.argv, accumulate=2 if 'groups' in sys.argv[1] else 1, **{options})
 '''
 
 
@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp('training')
     write_studio(folder/'studio', seeds=range(6), views=(2, 7, 12), size=(64, 96))
     (folder/'train.py').write_text(SCRIPT.replace('{options}', repr(OPTIONS)))
-    assert start(folder, 'whole.pth').wait(300) == 0
+    for name in ('whole', 'groups'): assert start(folder, f'{name}.pth').wait(300) == 0
     return folder
 
 
@@ -42,10 +42,11 @@ def start(folder: Path, *args: str) -> subprocess.Popen:
 
 
 def same_model(a: Path, b: Path):
-    "Whether two trainings gave the same weights and the same curve of dice"
+    "Two trainings gave the same weights and the same curve, bit by bit"
     a, b = load_checkpoint(a), load_checkpoint(b)
     assert all(torch.equal(x, y) for x, y in zip(a.weights.values(), b.weights.values(), strict=True))
-    assert [e['dice'] for e in a.recipe['curve']] == [e['dice'] for e in b.recipe['curve']]
+    assert a.recipe['curve'] == b.recipe['curve'] and len(a.recipe['curve']) == a.recipe['settings']['epochs']
+    assert a.score == b.score and 'minutes' in b.recipe
 
 
 def wait_for(path: Path, process: subprocess.Popen):
@@ -59,20 +60,68 @@ def place(state: Path) -> list:
     except (OSError, RuntimeError): return [-1, 0]
 
 
-def test_killed_at_random_moments(folder):
-    "Killed without warning in each of its epochs, and the same weights as without"
-    draw = random.Random(1)
+@pytest.mark.parametrize('whole', ['whole', 'groups'])
+def test_killed_at_random_moments(folder, whole):
+    "Killed without warning in each of its epochs, and the same weights and curve as without; `groups`: two batches make a step"
+    draw, name = random.Random(1), f'killed_{whole}'
     for moment in ([epoch, draw.randrange(1, 8)] for epoch in range(OPTIONS['epochs'])):
-        process = start(folder, 'killed.pth', '--resume')
-        while place(folder/'killed.state') < moment:
+        process = start(folder, f'{name}.pth', '--resume')
+        while place(folder/f'{name}.state') < moment:
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.01)
         process.kill()
         assert process.wait() == -signal.SIGKILL
-    process = start(folder, 'killed.pth', '--resume')
+    process = start(folder, f'{name}.pth', '--resume')
     assert process.wait(300) == 0, process.stderr.read()
-    same_model(folder/'whole.pth', folder/'killed.pth')
-    assert not (folder/'killed.state').exists()
+    same_model(folder/f'{whole}.pth', folder/f'{name}.pth')
+    assert not (folder/f'{name}.state').exists()
+
+
+# every moment at which a training replaces or deletes a file: killed just before it, then just after it, and so on until it comes to its end
+MOMENTS = '''
+import os, signal, sys
+from pathlib import Path
+from carvana_unet import training
+from carvana_unet.training import Figure
+options = {options}
+
+def run(output, moment, resume):
+    "Train in a child, which kills itself at the `moment`th of these moments; gives its status"
+    if child := os.fork(): return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    left = [moment]
+    def maybe_die():
+        if not left[0]: os.kill(os.getpid(), signal.SIGKILL)
+        left[0] -= 1
+    def deadly(function):
+        def between(*args, **kwargs):
+            maybe_die()
+            function(*args, **kwargs)
+            maybe_die()
+        return between
+    os.replace, Path.unlink, Figure.savefig = deadly(os.replace), deadly(Path.unlink), deadly(Figure.savefig)
+    training.train(['studio'], output, resume=resume, **options)
+    os._exit(0)
+
+moment, killed = 0, -signal.SIGKILL
+while killed:
+    name = f'moment_{moment}.pth'
+    killed = run(name, moment, False)
+    resumed, made = run(name, -1, True), os.stat(name).st_mtime_ns
+    print('ended', killed, resumed, run(name, -1, True), os.stat(name).st_mtime_ns == made, flush=True)
+    moment += 1
+'''
+
+
+def test_killed_at_every_file(folder):
+    "Killed before and after each file is put in place or deleted: `--resume` comes to the same end, and once more changes nothing; two batches make a step, and one is left over"
+    (folder/'moments.py').write_text(MOMENTS.replace('{options}', repr({**OPTIONS, 'epochs': 2, 'accumulate': 2})))
+    env = {**os.environ, 'XDG_CACHE_HOME': str(folder), 'OMP_NUM_THREADS': '1'}
+    ended = subprocess.run([sys.executable, 'moments.py'], cwd=folder, env=env, text=True, capture_output=True, timeout=900)
+    lines = [line for line in ended.stdout.splitlines() if line.startswith('ended')]
+    assert len(lines) > 20 and lines == ['ended -9 0 0 True'] * (len(lines) - 1) + ['ended 0 0 0 True'], ended.stdout + ended.stderr
+    for moment in range(len(lines)):
+        same_model(folder/f'moment_{len(lines) - 1}.pth', folder/f'moment_{moment}.pth')  # the last one was never killed
+        assert not (folder/f'moment_{moment}.state').exists()
 
 
 def test_interrupted(folder):
@@ -81,7 +130,7 @@ def test_interrupted(folder):
     wait_for(folder/'interrupted.state', process)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=300)
-    assert 'go on with the same command and --resume' in err
+    assert 'resume with the same command and --resume' in err
     assert process.returncode != 0 and (folder/'interrupted.state').exists()
     again = start(folder, 'interrupted.pth')
     _, err = again.communicate(timeout=300)
@@ -186,6 +235,7 @@ def test_nothing_is_lost_when_a_number_is_not_one(folder, tmp_path, monkeypatch)
         return losses[-1] * (float('nan') if len(losses) == 4 else 1)
 
     monkeypatch.setattr(training.BCEDice, 'forward', once)
+    monkeypatch.setattr(training.KeepState.__init__, '__defaults__', (None, 0))  # written after every step
     with pytest.raises(training.TrainingError, match='batch 4 is not finite') as caught:
         training.train([folder/'studio'], tmp_path/'nan.pth', **OPTIONS)
     named = {name.strip() for name in str(caught.value).partition('(')[2].partition(')')[0].split(',')}

@@ -125,12 +125,12 @@ def true_masks(
 ) -> dict[str, Callable]:                   # name of the photo -> function that gives its mask, bool (H, W)
     "The masks that a submission is compared with; raises `ScoringError` if there are none"
     source = Path(source)
-    if source.suffix in ('.csv', '.gz'): return {Path(name).stem: lambda rle=rle: decode(rle, hw) for name, rle in read_rows(source)}
+    if source.suffix in ('.csv', '.gz'): return {Path(name).stem.lower(): lambda rle=rle: decode(rle, hw) for name, rle in read_rows(source)}
     if not source.exists(): raise ScoringError(f'{source}: there is no such folder; check the name')
     folder = source/'train_masks' if (source/'train_masks').is_dir() else source
     files = list_photos(folder, suffixes=('.gif', '.png')) if folder.is_dir() else []
     if not files: raise ScoringError(f'{folder}: holds no masks; give a folder of <car>_<view>_mask.gif or a CSV file')
-    return {p.stem.removesuffix('_mask'): lambda p=p: read_mask(p) for p in files}
+    return {p.stem.lower().removesuffix('_mask'): lambda p=p: read_mask(p) for p in files}
 
 # %% ../nbs/13_scoring.ipynb #57435b20
 def score_submission(
@@ -141,7 +141,7 @@ def score_submission(
     "Score the rows of a submission whose truth is known; raises `ScoringError` if one is missing, doubled or damaged"
     found = {}
     for name, rle in read_rows(submission):
-        name = Path(name).stem
+        name = Path(name).stem.lower()
         if name in found: raise ScoringError(f'{submission}: has {name} twice; keep one of the rows')
         if name in truth: found[name] = rle
     if (missing := sorted(truth.keys() - found.keys())):

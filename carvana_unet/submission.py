@@ -15,6 +15,7 @@ from pathlib import Path
 from uuid import uuid4
 import numpy as np
 from tqdm import tqdm
+from .carvana import read_lines
 from .photos import PhotoError, image_size, list_photos
 from .rle import RLEError, decode, edges, encode
 
@@ -31,14 +32,14 @@ def read_rows(
     "The rows of a submission, in constant memory; raises `SubmissionError` if it is another kind of file"
     path = Path(path)
     try:
-        with (gzip.open if path.suffix == '.gz' else open)(path, 'rt', encoding='utf-8-sig') as file:
-            if file.readline().rstrip('\n') != HEADER.rstrip('\n'):
-                raise SubmissionError(f'{path}: its first line is not {HEADER.rstrip()}; give a file in the layout of sample_submission.csv')
-            for line in file:
-                name, comma, rle = line.rstrip('\n').partition(',')
-                if not (name and comma): raise SubmissionError(f'{path}: {line[:40].rstrip()!r} is not a row; each is a name, a comma and run lengths')
-                yield name, rle
-    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as e:
+        lines = (line.replace('"', '').rstrip() for line in read_lines(path))
+        if next(lines, '') != HEADER.rstrip():
+            raise SubmissionError(f'{path}: its first line is not {HEADER.rstrip()}; give a file in the layout of sample_submission.csv')
+        for line in lines:
+            name, comma, rle = line.partition(',')
+            if not (name and comma): raise SubmissionError(f'{path}: {line[:40]!r} is not a row; each is a name, a comma and run lengths')
+            yield name, rle
+    except (UnicodeError, EOFError, gzip.BadGzipFile, zlib.error) as e:
         raise SubmissionError(f'{path}: is damaged or no text ({e}); download it again') from None
 
 # %% ../nbs/12_submission.ipynb #d8e7dce4
@@ -51,13 +52,14 @@ def expected_names(
     if not folder.is_dir(): raise SubmissionError(f'{folder}: there is no such folder; give the one with the test photos')
     there = {p.name for p in list_photos(folder, suffixes=('.jpg', '.jpeg', '.png'))}
     if not there: raise SubmissionError(f'{folder}: holds no photos; give the folder that holds them itself, such as data/test')
-    names = [name for name, rle in read_rows(sample)] if sample else sorted(there)
+    spelled = {name.lower(): name for name in there}    # a sample may have its ids in upper case
+    names = [n if n in there else spelled.get(n.lower(), n) for n, _ in read_rows(sample)] if sample else sorted(there)
     if not names: raise SubmissionError(f'{sample}: names no photos; download it again')
     if (missing := [n for n in names if n not in there]):
         raise SubmissionError(f'{folder}: {len(missing):,} of the {len(names):,} photos in {sample} are not there, {missing[0]} for one; add them')
     if (name := Counter(names).most_common(1)[0])[1] > 1: raise SubmissionError(f'{sample}: names {name[0]} {name[1]} times; download it again')
-    if (odd := next((n for n in names if ',' in n or '"' in n or not n.isprintable()), None)):
-        raise SubmissionError(f'{str(folder/odd)!r}: a name with a comma, a quote or a control character is no good in a CSV file; rename it')
+    if (odd := next((n for n in names if ',' in n or '"' in n or not n.isprintable() or n.strip() != n or n[0] == '#'), None)):
+        raise SubmissionError(f'{str(folder/odd)!r}: a name with a comma, a quote, a control character, a space at its end or # at its start is no good in a CSV file; rename it')
     return names
 
 # %% ../nbs/12_submission.ipynb #0ce7ee9b

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageChops
 from tqdm import tqdm
 
-from .photos import PhotoError, list_photos, open_error, open_image, read_mask, read_photo, write_mask, write_photo
+from .photos import PhotoError, list_photos, open_error, open_image, orientation, read_mask, read_photo, write_mask, write_photo
 
 # %% ../nbs/02_carvana.ipynb #e5ae50ed
 class CarvanaError(ValueError):
@@ -292,7 +292,7 @@ def _fit(
     mask: Image.Image,  # as stored
 ) -> list[Finding]:
     "Do photo and mask lie on each other once their EXIF orientations are applied?"
-    turns = [im.getexif().get(274, 1) for im in (photo, mask)]
+    turns = [orientation(im) for im in (photo, mask)]
     stored = [im.size for im in (photo, mask)]
     shown = [size[::-1] if turn in (5, 6, 7, 8) else size for size, turn in zip(stored, turns)]
     which = pair.photo if turns[0] != 1 else pair.mask

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['PICTURES', 'LEFT_BESIDE', 'CAUSES', 'FORMATS', 'TURNS', 'COLOURS', 'SPIN', 'PhotoError', 'is_ignored', 'open_error',
            'check_file', 'list_photos', 'decoders', 'decoding', 'open_image', 'file_name', 'is_heic', 'image_size',
-           'read_reduced', 'read_photo', 'read_mask', 'write_mask', 'write_photo', 'write_classes', 'read_classes',
-           'write_probability', 'soft_alpha', 'foreground', 'cutout', 'shadow', 'on_background', 'write_spin',
-           'overlay', 'show_mask', 'compare']
+           'orientation', 'read_reduced', 'read_photo', 'read_mask', 'write_mask', 'write_photo', 'write_classes',
+           'read_classes', 'write_probability', 'soft_alpha', 'foreground', 'cutout', 'shadow', 'on_background',
+           'write_spin', 'overlay', 'show_mask', 'compare']
 
 # %% ../nbs/00_photos.ipynb #aafa0936
 import base64, ctypes, errno, functools, html, io, json, logging, os, stat, threading, warnings
@@ -151,14 +151,20 @@ def image_size(
 TURNS = {n: Image.Transpose[name] for n, name in enumerate(
     'FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90'.split(), 2)}  # by EXIF orientation
 
+def orientation(
+    im: Image.Image,    # as stored
+) -> int:               # 1 to 8; 1, upright, too if the EXIF is damaged
+    "EXIF orientation of an image"
+    try: found = im.getexif().get(ExifTags.Base.Orientation)
+    except Exception: return 1  # a damaged EXIF may raise anything
+    return found if found in range(1, 9) else 1
+
 def _upright(
     im: Image.Image,    # decoded
 ) -> Image.Image:       # an image of its own if turned; else the same
     "Turned as its EXIF orientation says, without texts among its properties"
-    turn = None
-    with suppress(Exception): turn = TURNS.get(im.getexif().get(ExifTags.Base.Orientation, 1))
-    if turn is not None:
-        turned = im.transpose(turn)
+    if (n := orientation(im)) in TURNS:
+        turned = im.transpose(TURNS[n])
         turned.format = im.format
         im = turned
     im.info = {key: value for key, value in im.info.items() if not isinstance(value, str)}

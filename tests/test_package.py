@@ -143,7 +143,7 @@ def test_the_requirements_cover_every_import(metadata):
 def test_the_constraints_pin_every_requirement():
     pinned = requirements(line for line in (ROOT/'constraints.txt').read_text().splitlines() if not line.startswith('#'))
     config = Config(ROOT, 'settings.ini')
-    for key in (f'{extra}requirements' for extra in ('', 'train_', 'crf_', 'explore_', 'kaggle_', 'test_')):
+    for key in (f'{extra}requirements' for extra in ('', 'train_', 'crf_', 'explore_', 'heic_', 'kaggle_', 'test_')):
         for name, wanted in requirements(config[key].split()).items():
             version, = pinned[name].specifier
             assert version.operator == '==' and wanted.specifier.contains(version.version), name

@@ -7,7 +7,7 @@ __all__ = ['AUGMENTATIONS', 'decode', 'cache_folder', 'forget_old', 'decoded', '
            'squares_block', 'SeededDL', 'resident', 'dataloaders']
 
 # %% ../nbs/09_batches.ipynb #4c3fb05c
-import hashlib, os, random, shutil, time
+import functools, hashlib, inspect, os, random, shutil, tempfile, threading, time, warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from concurrent.futures import ThreadPoolExecutor
@@ -45,21 +45,33 @@ def decode(
     return np.dstack([shrink(photo, scale * reduce)[:mask.shape[0], :mask.shape[1]], mask])
 
 # %% ../nbs/09_batches.ipynb #c45c6447
-def cache_folder() -> Path: # created if need be
-    "Where decoded photos are kept: `carvana_unet` in `$XDG_CACHE_HOME` or `~/.cache`; delete it whenever you like"
-    folder = Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'carvana_unet'
-    folder.mkdir(parents=True, exist_ok=True)
+def cache_folder() -> Path: # made if need be
+    "Where decoded photos are kept: `carvana_unet` in `$XDG_CACHE_HOME` or `~/.cache`, or a temporary folder if neither can be written to; delete it at any time"
+    with suppress(OSError, RuntimeError):  # RuntimeError: there is no home folder
+        folder = Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'carvana_unet'
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK | os.X_OK): return folder
+    return _temporary_cache()
+
+@functools.cache
+def _temporary_cache() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix='carvana_unet_'))
+    warnings.warn(f'{folder}: decoded photos are kept here, as the cache folder cannot be written to; set XDG_CACHE_HOME to keep them for good', stacklevel=2)
     return folder
 
 # %% ../nbs/09_batches.ipynb #56bfbf1f
+@functools.cache
+def _decoder() -> str: # 64 hex digits
+    "A hash of the code that decodes"
+    return hashlib.sha256(''.join(map(inspect.getsource, (inspect.getmodule(read_photo), shrink, decode))).encode()).hexdigest()
+
 def _key(
-    items: list[Pair],  # photos and masks
-    scale: float,       # in (0, 1]
-    n_classes: int = 1, # as for `decode`
-) -> str:               # 16 hex digits
+    pair: Pair,     # photo and mask
+    *how: float,    # further arguments of `decode`
+) -> str:           # 32 hex digits
     "A name that changes whenever the decoded pixels would"
-    stats = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for pair in items for f in pair]
-    return hashlib.sha256(repr((scale, stats, *[n_classes][:n_classes - 1])).encode()).hexdigest()[:16]
+    stats = [(os.path.abspath(f), s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for f in pair for s in [os.stat(f)]]
+    return hashlib.sha256(repr((_decoder(), how, stats)).encode()).hexdigest()[:32]
 
 # %% ../nbs/09_batches.ipynb #4ebff8dd
 def forget_old(
@@ -67,41 +79,71 @@ def forget_old(
     room: int | None = None,    # bytes to keep at most; None: as many as the disk has free beside them
 ):
     "Delete decoded photos that no training has used for so long, and those used longest ago until the others have room"
-    before, sets = time.time() - 86400 * days, {}
+    before, entries = time.time() - 86400 * days, []
     for file in cache_folder().iterdir():
-        stat = file.stat()
-        if file.suffix != '.part' or stat.st_mtime < before: sets.setdefault(file.stem, []).append((file, stat))
-    held = sum(stat.st_size for files in sets.values() for _, stat in files)
+        with suppress(FileNotFoundError):  # another process may delete as well
+            stat = file.stat()
+            if file.suffix != '.part' or stat.st_mtime < before: entries.append((stat.st_mtime, stat.st_size, file))
+    held = sum(size for _, size, _ in entries)
     if room is None: room = (held + shutil.disk_usage(cache_folder()).free) // 2
-    used = lambda files: max(stat.st_mtime for _, stat in files)  # `decoded` touches at each use
-    for files in sorted(sets.values(), key=used):
-        if used(files) >= before and held <= room: break
-        held -= sum(stat.st_size for _, stat in files)
-        for file, _ in files: file.unlink(missing_ok=True)
+    for used, size, file in sorted(entries):
+        if used >= before and held <= room: break
+        held -= size
+        file.unlink(missing_ok=True)
+
+# %% ../nbs/09_batches.ipynb #de3c8bfb
+def _mapped(
+    path: Path,     # .npy file
+) -> np.ndarray:    # uint8 (h, w, 4), writable; changes do not reach the file
+    "Map a decoded photo; raises `OSError`, `ValueError` or `RuntimeError` for anything else"
+    with open(path, 'rb') as f:
+        np.lib.format.read_magic(f)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(f)
+        at, size = f.tell(), os.fstat(f.fileno()).st_size
+    if (dtype, len(shape), shape[-1:], size) != (np.uint8, 3, (4,), at + np.prod(shape)): raise ValueError(f'{path}: is no decoded photo')
+    return torch.from_file(str(path), size=size, dtype=torch.uint8).numpy()[at:].reshape(shape)
 
 # %% ../nbs/09_batches.ipynb #3f2c4f4b
+def _hit(
+    path: Path,             # where the entry should be
+) -> np.ndarray | None:     # uint8 (h, w, 4); None: it is not there, or cannot be read
+    "Take a photo from the cache"
+    with suppress(Exception):
+        found = _mapped(path)
+        os.utime(path)  # used today
+        return found
+
+def _keep(
+    path: Path,         # where the entry should be
+    x: np.ndarray,      # uint8 (h, w, 4)
+) -> np.ndarray:        # the same, memory-mapped
+    "Put a photo into the cache; raises `CarvanaError` where there is no room"
+    part = path.with_suffix(f'.{os.getpid()}.{threading.get_ident()}.part')
+    try:
+        with open(part, 'wb') as f: np.save(f, x)
+        os.replace(part, path)
+        return _mapped(path)
+    except OSError as e:
+        raise CarvanaError(f'{path.parent}: decoded photos cannot be kept there ({e.strerror}); make room, or set XDG_CACHE_HOME to another folder') from None
+    finally: part.unlink(missing_ok=True)
+
+# %% ../nbs/09_batches.ipynb #d1a7c3e5
 def decoded(
     items: list[Pair],  # photos and masks, of any sizes
     scale: float,       # in (0, 1]
     n_classes: int = 1, # as for `decode`
 ) -> list[np.ndarray]:  # uint8 (h, w, 4) each, memory-mapped
-    "All photos with their masks at the network's scale, decoded at the first call and mapped from disk ever after"
-    path = cache_folder()/_key(items, scale, n_classes)
-    shapes = path.with_suffix('.npy')
-    if not shapes.exists():
-        with suppress(FileNotFoundError): forget_old()  # another process may be at it
-        part = path.with_suffix(f'.{os.getpid()}.part')
-        try:
-            with open(part, 'wb') as f, ThreadPoolExecutor(os.cpu_count()) as pool:
-                found = []
-                for x in tqdm(pool.map(lambda p: decode(p, scale, n_classes), items), 'decoding once', len(items), unit='photo'):
-                    f.write(x.tobytes()); found.append(x.shape)
-            os.replace(part, path.with_suffix('.u8'))
-        finally: part.unlink(missing_ok=True)
-        np.save(shapes, np.array(found))
-    shapes.touch()  # used today
-    flat, ends = np.memmap(path.with_suffix('.u8'), mode='c'), np.cumsum([s.prod() for s in np.load(shapes)])
-    return [flat[end - s.prod():end].reshape(s) for s, end in zip(np.load(shapes), ends)]
+    "All photos with their masks at the network's scale, each decoded at the first call and mapped from the cache after that"
+    folder = cache_folder()
+    paths = [folder/f'{_key(pair, scale, n_classes)}.npy' for pair in items]
+    found = [_hit(path) for path in paths]
+    missing = [i for i, x in enumerate(found) if x is None]
+    if not missing: return found
+    forget_old()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        new = pool.map(lambda i: _keep(paths[i], decode(items[i], scale, n_classes)), missing)
+        for i, x in zip(missing, tqdm(new, 'decoding once', len(missing), unit='photo')): found[i] = x
+    return found
 
 # %% ../nbs/09_batches.ipynb #73cf523a
 class CropFlip(ItemTransform):

@@ -218,7 +218,8 @@ def scale_for(self: Predictor,
     hw: tuple[int, int],    # height and width of a photo, pixels
 ) -> float:                 # above 0
     "What the photo's sides are multiplied by before the network sees it"
-    times = (self.checkpoint.size or max(hw)) / max(hw)
+    size = self.checkpoint.size or max(hw)
+    times = min(max(max(hw), self.checkpoint.min_size or size), size) / max(hw)
     return self.scale * (1 if .8 < times < 1.25 else times)
 
 # %% ../nbs/08_prediction.ipynb #5ce4ce34

@@ -26,7 +26,8 @@ class Checkpoint:
     weights: dict                           # state dict of the network, float32, its filters perhaps float16
     arch: dict                              # what `build` makes the network of
     scale: float = 0.5                      # a photo's sides are multiplied by this before the network sees it, in (0, 1]
-    size: int | None = None                 # longer side of the photos it was trained on, pixels; others are shown to it as large as these
+    size: int | None = None                 # longer side of the photos it was trained on, pixels; larger ones are shrunk to it, smaller ones enlarged
+    min_size: int | None = None             # of a network trained at many sizes: photos are only enlarged to this longer side, pixels; None: to `size`
     mean: tuple = (0.485, 0.456, 0.406)     # subtracted from RGB in [0, 1]; the default is ImageNet's
     std: tuple = (0.229, 0.224, 0.225)      # then divided by
     threshold: float = 0.5                  # a pixel is car when its probability exceeds this, in (0, 1)

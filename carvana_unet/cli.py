@@ -442,6 +442,8 @@ examples:
     add('--transposed', action='store_false', dest='bilinear', help='transposed convolutions in place of bilinear up-sampling')
     add('--augment', metavar='NAME', nargs='*', default=('flip', 'light'), choices=['flip', 'light', 'hue', 'zoom', 'background'],
         help='besides random crops: flip, light, hue, zoom (and rotation), background (replaced) (default: flip light)')
+    add('--backgrounds', metavar='FOLDER',
+        help='photos without cars: almost half of the crops show a car on one of them; crops are then 4:3, --crop pixels wide')
     add('--boundary', metavar='W', type=weight, default=0., help='additional weight of pixels about the outline (default: %(default)s)')
     add('--tensorboard', metavar='FOLDER', help="write TensorBoard's logs there")
     add('--lr-find', action='store_true', help='only look for a good learning rate, and plot it beside --output')

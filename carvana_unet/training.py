@@ -413,7 +413,7 @@ def split_for_training(
     check: int = 40,            # photos that choose the epoch, at most
     seed: int = 0,              # which photos, and which tenth
 ) -> tuple[list[Pair], list[Pair]]: # to train on, to choose the epoch by
-    "Photos of no validation car, and a sample of the first half of the validation cars; raises `CarvanaError` if either is empty"
+    "Photos of no validation car of any folder, and a sample of the first half of the validation cars; raises `CarvanaError` if either is empty"
     first, *rest = [pairs(f) for f in folders]
     if valid is None and (Path(folders[0])/'valid_cars.txt').exists(): valid = Path(folders[0])/'valid_cars.txt'
     train, held = split_cars(first, 0.1 if valid is None else valid, seed)
@@ -422,7 +422,8 @@ def split_for_training(
     choosing = [p for p in held if p.car in chosen]
     if not choosing: raise CarvanaError(f'{folders[0]}: has no photo of the first half of the validation cars; list others first')
     choosing = sorted(random.Random(seed).sample(choosing, min(check, len(choosing))))
-    return train + [p for more in rest for p in more if p.car not in cars], choosing
+    never = set(cars).union(*(read_cars(f) for folder in folders[1:] if (f := Path(folder)/'valid_cars.txt').exists()))
+    return [p for items in (train, *rest) for p in items if p.car not in never], choosing
 
 # %% ../nbs/10_training.ipynb #51dd1c07
 def prepare(
@@ -436,6 +437,7 @@ def prepare(
     bilinear: bool = True,          # bilinear up-sampling, or else transposed convolutions
     crop: int = 384,                # side of a random crop from each square, pixels at the network's scale; 0: the whole square
     augment: list | tuple = ('flip', 'light'),  # besides random crops: names of `AUGMENTATIONS`
+    backgrounds: str | Path | None = None,  # folder of photos without cars: trains on composites, too; crops are then 4:3, `crop` pixels wide
     boundary: float = 0.,           # additional weight of pixels about the outline
     valid: str | Path | None = None,    # text file of validation cars
     subpixel: int | None = None,    # side of the squares of pixels that efficientnet_lite0 takes as one; None: 1, or the loaded network's
@@ -461,9 +463,10 @@ def prepare(
     score = dict(on=f'{len(choosing)} photos of {len({p.car for p in choosing})} validation cars that chose the epoch')
     mean, std = ((0.498,) * 3, (0.502,) * 3) if isinstance(net, EncoderUNet) else (Checkpoint.mean, Checkpoint.std)  # as the encoder saw ImageNet
     ck = Checkpoint({}, net.arch, scale=scale, mean=mean, std=std, classes=['background', *classes], cars=sorted(cars), recipe=recipe, score=score)
-    dls = dataloaders(train_items, choosing, scale, crop, batch_size, device, seed, n_classes, augment=augment, mean=mean, std=std)
+    dls = dataloaders(train_items, choosing, scale, crop, batch_size, device, seed, n_classes, backgrounds, augment, mean=mean, std=std)
     shown = [sq.hw for sq in dls.train_ds.items if sq.index == 0]
     ck.size = round(median(max(hw) for hw in shown) / scale)
+    if backgrounds: ck.min_size = min(ck.size, round(crop / scale))
     metric = FullSizeDice(choosing, [sq.hw for sq in dls.valid_ds.items if sq.index == 0], scale)
     learn = RestartingLearner(dls, net, BCEDice(boundary) if n_classes == 1 else CrossEntropyDice(), metrics=metric, opt_func=adamw,
                               splitter=encoder_and_rest, cbs=[Bf16(), ChannelsLast(), KeepMemory(), StopAtNaN()])

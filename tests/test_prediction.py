@@ -1,8 +1,10 @@
 """Any photo, many photos, large photos: what `Predictor` promises beyond the single studio photo of its notebook.
 
 `SOAK=1 pytest tests/test_prediction.py` also runs the long forms: 1,000 photos, and one of 12,000x8,000 pixels."""
-import json, os, subprocess, sys
+import io, json, os, pickle, signal, subprocess, sys, threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,8 @@ from torch import nn
 
 from carvana_unet.checkpoints import Checkpoint, save_checkpoint
 from carvana_unet.photos import PhotoError, read_classes, read_photo
-from carvana_unet.prediction import Predictor, PredictionError, overlapped, shrink
+from carvana_unet.prediction import Predictor, PredictionError, bytes_per_pixel, has_bf16, overlapped, shrink
+from carvana_unet.studio import studio_photo
 from carvana_unet.unet import UNet
 from test_commands import assert_faults, call, cache, model, photos, studio, without  # noqa: F401, fixtures, too
 
@@ -123,7 +126,6 @@ def peaks(*files):
 
 @pytest.fixture(scope='module')
 def studio_jpeg(tmp_path_factory):
-    from carvana_unet.studio import studio_photo
     file = tmp_path_factory.mktemp('jpeg')/'car.jpg'
     Image.fromarray(studio_photo(10_000, 2)[0]).save(file, quality=95)
     return file
@@ -165,6 +167,228 @@ def test_a_stream_reads_no_further_than_it_must(photos):
 def test_what_is_interrupted_stops():
     def interrupted(x): raise KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt): list(overlapped(interrupted, [1, 2]))
+
+
+# what is given as a photo
+
+def kinds(photo, folder):
+    "The same photo in every way that it can be given"
+    im = Image.fromarray(photo)
+    im.save(folder/'car.png')
+    data = (folder/'car.png').read_bytes()
+    moved = io.BytesIO(data)
+    moved.seek(100)
+    tensor = torch.tensor(photo).permute(2, 0, 1)
+    return dict(path=folder/'car.png', text=str(folder/'car.png'), bytes=data, bytearray=bytearray(data), view=memoryview(data), stream=io.BytesIO(data),
+                moved=moved, file=open(folder/'car.png', 'rb'), image=im, array=photo, mirrored=np.ascontiguousarray(photo[:, ::-1])[:, ::-1],
+                fortran=np.asfortranarray(photo), rgba=np.dstack([photo, np.full(photo.shape[:2], 255, np.uint8)]), tensor=tensor,
+                floats=tensor / 255, doubles=tensor.double() / 255, grads=(tensor / 255).requires_grad_())
+
+
+def test_a_photo_may_be_given_in_many_ways(tmp_path):
+    photo = studio_photo(1, 3, size=(64, 96))[0]
+    p, given = dark(), kinds(photo, tmp_path)
+    mask = p.mask(photo)
+    cut = p.predict(photo).cutout()
+    assert mask.any() and cut.shape == (64, 96, 4) and ((cut[..., 3] > 127) == mask).mean() > .99
+    for name, same in given.items():
+        assert (p.mask(same) == mask).all(), name
+        found = p.predict(same)
+        assert (found.cutout() == cut).all() and (found.cutout() == cut).all(), name
+        found.save(tmp_path/'out.png')
+        assert (np.array(Image.open(tmp_path/'out.png')) == cut).all()
+    assert all((found.mask == mask).all() for _, found in p.stream(list(given.values())))
+    for name in ('path', 'text', 'bytes', 'bytearray', 'stream', 'file', 'image', 'array', 'tensor'):
+        found = list(p.stream(given[name]))
+        assert len(found) == 1 and (found[0][1].mask == mask).all(), name
+    assert len(list(p.stream(np.stack([photo, photo])))) == 2
+    grey = np.array(Image.fromarray(photo).convert('L'))
+    for same in (grey, grey[..., None], torch.tensor(grey)[None]): assert (p.mask(same) == p.mask(grey[..., None].repeat(3, 2))).all()
+
+
+NO_PHOTOS = [None, 3, 1.5, [], ['a.jpg'], {}, object(), io.StringIO('text'), np.zeros((4, 4, 3)), np.zeros((4, 4, 3), np.uint16), np.zeros((4, 4, 3), bool),
+             np.zeros((3, 40, 60), np.uint8), np.zeros((2, 4, 4, 3), np.uint8), np.zeros((4, 4, 2), np.uint8), np.zeros((0, 4, 3), np.uint8), np.zeros(5, np.uint8),
+             np.array(3, np.uint8), np.array(['a']), np.array([None]), torch.zeros(5, 6, 3), torch.zeros(3, 4, 4) + 2, torch.zeros(3, 4, 4) - 1,
+             torch.full((3, 4, 4), torch.nan), torch.zeros(1, 3, 4, 4), torch.zeros(4, 4), torch.zeros(3, 4, 4, dtype=torch.int32), torch.zeros(3, 0, 4),
+             torch.zeros(2, 4, 4), torch.zeros(3, 4, 4, dtype=torch.complex64), torch.tensor(1.), b'', b'no photo', io.BytesIO(), Path('nowhere.jpg'), 'nowhere.jpg', '']
+
+
+@pytest.mark.parametrize('i', range(len(NO_PHOTOS)))
+def test_what_is_no_photo_gets_one_line(i):
+    p, photo = dark(), NO_PHOTOS[i]
+    for ask in (p.predict, p.mask, p.probability, p.classes):
+        with pytest.raises((TypeError, ValueError)) as e: ask(photo)
+        assert '\n' not in str(e.value) and 5 < len(str(e.value)) < 300, e.value
+    (_, error), = p.stream([photo])
+    assert isinstance(error, (TypeError, ValueError))
+
+
+def test_a_prediction_is_one_line_and_keeps_no_pixels_of_a_file(photos, tmp_path):
+    found = dark().predict(photos[0])
+    assert repr(found).count('\n') == 0 and len(repr(found)) < 100 and '240x160' in repr(found)
+    assert found.photo == photos[0]
+    assert pickle.loads(pickle.dumps(found)).cutout().shape == (160, 240, 4)
+    with pytest.raises(PhotoError, match='car.jpg'): found.save(tmp_path/'car.jpg')
+    with pytest.raises(PhotoError, match='nowhere'): found.save(tmp_path/'nowhere'/'car.png')
+    Image.new('RGB', (50, 40)).save(photos[0])
+    with pytest.raises(PredictionError, match='another size'): found.cutout()
+    photos[0].unlink()
+    with pytest.raises(PhotoError, match='no such file'): found.cutout()
+
+
+def test_the_limit_of_the_confidence_is_the_models(photos):
+    p = dark()
+    found = p.predict(photos[0])
+    assert found.limit is None and not found.low_confidence and 'low' not in repr(found)
+    p.checkpoint.low_confidence = 1.
+    assert p.predict(photos[0]).low_confidence and 'low' in repr(p.predict(photos[0]))
+    assert Predictor(device='cpu').checkpoint.low_confidence is not None
+
+
+# threads, processes, interruptions
+
+def small_predictor(**options):
+    "A network with a BatchNorm, a ReLU and skips, that says something different of each photo"
+    torch.manual_seed(0)
+    net = UNet(width=8, depth=3)
+    return Predictor(Checkpoint(net.state_dict(), net.arch), device='cpu', **options)
+
+
+TIGHT = 1.05 * (8 * 200 * 300 + small_predictor().cost * 100 * 150) / 1e9  # GB: were more counted, it would not be enough
+
+
+@pytest.mark.parametrize('options', [{}, dict(tta=True, squares=True), dict(max_memory=TIGHT)], ids=['plain', 'squares', 'tight'])
+def test_many_threads_give_the_bytes_of_one(options):
+    "Their first photos at once, as nothing may be measured when the first comes"
+    images = [studio_photo(seed, 2, size=(200, 300))[0] for seed in range(4)] * 2
+    with pytest.raises(PredictionError): small_predictor(max_memory=TIGHT / 2).probability(images[0])
+    expected = [small_predictor(**options).probability(photo).tobytes() for photo in images[:4]] * 2
+    for _ in range(2):
+        p = small_predictor(**options)
+        cost, start = p.cost, threading.Barrier(8)
+        def work(photo, p=p, start=start):
+            start.wait()
+            return p.probability(photo).tobytes()
+        with ThreadPoolExecutor(8) as pool: assert list(pool.map(work, images)) == expected
+        assert p.cost == cost == small_predictor().cost
+
+
+def test_memory_is_counted_by_each_thread_for_itself():
+    net = UNet(width=8, depth=3).eval()
+    alone = bytes_per_pixel(net)
+    with ThreadPoolExecutor(8) as pool: assert set(pool.map(bytes_per_pixel, [net] * 40)) == {alone}
+    assert not any(m._forward_hooks for m in net.modules())
+
+
+START = '''
+import multiprocessing, pickle, sys
+import numpy as np, torch
+from carvana_unet.checkpoints import Checkpoint
+from carvana_unet.prediction import Predictor
+from carvana_unet.unet import UNet
+torch.set_num_threads(2)
+
+def work(job):
+    predictor, photo = job
+    found = (predictor or mine).predict(photo)
+    return found, found.mask.mean(), predictor is not None or torch.get_num_threads()
+
+def make(path):
+    global mine
+    mine = Predictor(path, device='cpu')
+
+if __name__ == '__main__':
+    how, send, path = sys.argv[1:]
+    mine = Predictor(path, device='cpu')
+    photo = np.random.default_rng(0).integers(0, 255, (600, 900, 3), dtype=np.uint8)
+    for _ in range(3): here = mine.predict(photo)
+    if send == 'stream': list(mine.stream([photo] * 3))
+    options = dict(initializer=make, initargs=(path,)) if send == 'make' else {}
+    with multiprocessing.get_context(how).Pool(2, **options) as pool:
+        there = pool.map(work, [(mine if send == 'pickle' else None, photo)] * 4)
+    for found, share, _ in there:
+        assert np.abs(found.probability - here.probability).max() < .02, how
+        assert abs(share - here.mask.mean()) < .02
+    print('done')
+'''
+
+
+@pytest.mark.parametrize('how, send', [('fork', 'inherit'), ('fork', 'pickle'), ('fork', 'make'), ('fork', 'stream'), ('spawn', 'pickle'), ('spawn', 'make'),
+                                       ('forkserver', 'pickle')])
+def test_processes(how, send, tmp_path):
+    "Ways to start them, and a Predictor that is inherited, sent or made there; a process that waits forever is ended"
+    torch.manual_seed(0)
+    net = UNet(width=8, depth=3)
+    save_checkpoint(Checkpoint(net.state_dict(), net.arch), tmp_path/'model.pth')
+    (tmp_path/'start.py').write_text(START)
+    r = subprocess.run([sys.executable, 'start.py', how, send, 'model.pth'], cwd=tmp_path, capture_output=True, text=True, timeout=300,
+                       env={k: v for k, v in os.environ.items() if k != 'OMP_NUM_THREADS'})
+    assert r.returncode == 0 and r.stdout == 'done\n', r.stderr
+
+
+class Interrupted(Dark):
+    "Ctrl-C comes in the middle of a forward pass"
+    def __init__(self, error):
+        super().__init__()
+        self.error, self.norm, self.autocast = error, nn.BatchNorm2d(3), None  # a BatchNorm first: nothing to fold it into
+
+    def forward(self, x):
+        if x.shape[-1] == 64 and x.shape[-2] == 64: return super().forward(self.norm(x))  # the constructor's
+        self.autocast = torch.is_autocast_enabled('cpu')
+        raise self.error
+
+
+@pytest.mark.parametrize('error', [KeyboardInterrupt, RuntimeError, SystemExit, MemoryError])
+def test_an_interrupted_forward_pass_leaves_autocast_as_it_was(error):
+    class InterruptedCheckpoint(Checkpoint):
+        def net(self): return Interrupted(error).eval()
+    p = Predictor(InterruptedCheckpoint({}, {}), device='cpu')
+    for before in (False, True):
+        with torch.autocast('cpu', torch.bfloat16, enabled=before):
+            with pytest.raises(error): p.predict(np.zeros((90, 130, 3), np.uint8))
+            assert torch.is_autocast_enabled('cpu') == before
+    assert p.net.autocast == has_bf16(torch.device('cpu')) and not torch.is_autocast_enabled('cpu')
+
+
+def test_ctrl_c_at_any_moment_leaves_autocast_as_it_was():
+    "An alarm that raises KeyboardInterrupt, at 60 moments of a prediction"
+    def ring(*args): raise KeyboardInterrupt
+    p, photo = small_predictor(), studio_photo(1, 2, size=(200, 300))[0]
+    before = signal.signal(signal.SIGALRM, ring)
+    rung = 0
+    try:
+        for i in range(60):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, .0005 * (i + 1))
+                while True: p.predict(photo)
+            except KeyboardInterrupt: rung += 1
+            assert not torch.is_autocast_enabled('cpu') and not torch.is_inference_mode_enabled(), i
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert rung == 60
+    assert p.mask(photo).shape == (200, 300)
+
+
+def test_any_error_is_that_photos(photos):
+    class Panic(BaseException): pass
+    errors = [ZeroDivisionError, RuntimeError, MemoryError, OSError, Panic, SystemExit, AssertionError, StopIteration, RecursionError, GeneratorExit]
+    p, read = dark(), Predictor.read
+    class Odd(type(p)):
+        def read(self, photo):
+            if isinstance(photo, type): raise photo('no')
+            return read(self, photo)
+        def infer(self, small):
+            if small.hw == (40, 50): raise errors[4]('in the network')
+            return super().infer(small)
+    odd = Odd(DarkCheckpoint({}, {}), device='cpu')
+    items = [x for e in errors for x in (e, photos[0])] + [np.zeros((40, 50, 3), np.uint8), photos[1]]
+    found = list(odd.stream(items))
+    assert [item for item, _ in found] == items or len(found) == len(items)
+    for item, result in found:
+        if item is photos[0] or item is photos[1]: assert result.mask.shape == (160, 240)
+        else: assert isinstance(result, Exception)
+    assert 'Panic' in str(found[8][1]) and 'Panic' in str(found[-2][1])
 
 
 # commands

@@ -97,13 +97,15 @@ def _real(least: float, most: float) -> Callable: return lambda x: type(x) in (i
 def _whole(least: int, most: int) -> Callable: return lambda x: type(x) is int and least <= x <= most
 def _list(ok: Callable, *n: int) -> Callable: return lambda x: type(x) in (list, tuple) and (not n or len(x) in n) and all(map(ok, x))
 def _dict(ok: Callable) -> Callable: return lambda x: type(x) is dict and all(type(k) is str and ok(v) for k, v in x.items())
+def _side(x: object) -> bool: return x is None or _whole(16, 20_000)(x)
 def _text(x: object) -> bool: return type(x) is str
 def _score(x: Any) -> bool: return x is None or type(x) in (str, int, float) or _dict(lambda v: type(v) in (int, float))(x)
 def _class_names(x: Any) -> bool: return _list(_text, *range(2, 257))(x) and len(set(x)) == len(x) and all(x)
 
 FIELDS = dict(
     scale=(_real(.01, 1), 'a number from 0.01 to 1'),
-    size=(lambda x: x is None or _whole(16, 20_000)(x), 'None or a whole number from 16 to 20000'),
+    size=(_side, 'None or a whole number from 16 to 20000'),
+    min_size=(_side, 'None or a whole number from 16 to 20000'),
     mean=(_list(_real(0, 1), 3), 'three numbers from 0 to 1'),
     std=(_list(_real(.001, 10), 3), 'three numbers from 0.001 to 10'),
     threshold=(lambda x: _real(0, 1)(x) and 0 < x < 1, 'a number between 0 and 1'),

@@ -35,9 +35,11 @@ def weights(name, change):
 # a field and values that it cannot have
 
 NUMBERS = ['x', '', None, True, nan, inf, -inf, -1, 10**400, [0.5], {}, 1 + 2j, torch.tensor(0.5)]
+SIDES = ['big', True, 0, -1, 1.5, 1918., 10**9, 10**400, nan, inf, [1918], torch.tensor(1918)]
 WRONG = dict(
     scale=[*NUMBERS, 0, 2, 1e-9, 1e-300, 1.0001],
-    size=['big', True, 0, -1, 1.5, 1918., 10**9, 10**400, nan, inf, [1918], torch.tensor(1918)],
+    size=SIDES,
+    min_size=SIDES,
     mean=[None, .5, 'abc', (), (.5, .5), (.5,) * 4, (.5, .5, nan), (inf, 0, 0), (.5, .5, '.5'), (.5, .5, None), (.5, .5, True),
           (-1, 0, 0), (1e30, 0, 0), {0: .5, 1: .5, 2: .5}, torch.zeros(3), ((0,), (0,), (0,))],
     std=[None, .5, (), (.2, .2), (.2,) * 4, (.2, .2, 0), (.2, .2, -.2), (.2, .2, nan), (.2, .2, inf), (1e-30,) * 3, (1e30,) * 3, torch.ones(3),

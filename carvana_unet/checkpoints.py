@@ -206,7 +206,7 @@ def read_state(
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as z:
             unpacked, damaged = sum(i.file_size for i in z.infolist()), None
-            if unpacked <= len(data): damaged = z.testzip()
+            if unpacked <= len(data): damaged = z.testzip() or any(i.external_attr & 16 for i in z.infolist())  # torch reads a folder as noise
         if unpacked > len(data): raise CheckpointError(f'{path}: is compressed, or a trap ({unpacked / 1e6:.0f} MB in a file of {len(data) / 1e6:.1f} MB); {advice}')
         if damaged or data[:2] != b'PK': raise ValueError('check sum')
         return torch.load(io.BytesIO(data), map_location='cpu', weights_only=True), len(data)

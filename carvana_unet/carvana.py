@@ -11,14 +11,16 @@ import gzip, hashlib, io, json, os, random, re, shutil, subprocess, sys, zipfile
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageChops
+from PIL import Image
 from tqdm import tqdm
 
-from .photos import PhotoError, list_photos, open_error, open_image, orientation, read_mask, read_photo, write_mask, write_photo
+from .photos import UNCLEAR, PhotoError, Unclear, class_numbers, list_photos, open_error, open_image, orientation
+from .photos import read_classes, read_mask, read_photo, reading, write_classes, write_mask, write_photo
 
 # %% ../nbs/02_carvana.ipynb #e5ae50ed
 class CarvanaError(ValueError):
@@ -136,19 +138,17 @@ def split_cars(
     return train, held
 
 # %% ../nbs/02_carvana.ipynb #48372495
-FAULTS = dict(
+FAULTS = UNCLEAR | dict(
     name='name it <car>_<view>, 12 hex digits and 01 to 16',
     format='save photos as JPEG or PNG, masks as GIF or PNG',
     place='put it into train_masks',
     twice='keep one of them',
     alone='add the partner or remove the file',
-    unreadable='download or export it again',
     size='export both at one size',
     turned='save both upright, without EXIF orientation',
     flipped='look at both, and save them upright without EXIF orientation',
     swapped='exchange the two',
     photo='put the photo there',
-    mask='draw a mask of two levels, car and background; or of class numbers, below 32',
     noise='save masks as PNG, never as JPEG',
     inverted='make the car the light part',
     empty='draw the mask, remove the pair, or pass --allow-empty if the photo shows no car',
@@ -161,7 +161,8 @@ REMARKS = dict(
     no_car='the network learns that there are photos without a car',
     dark='it is read as it is meant; other programs show it black',
     color='it is read as it is meant; a grey PNG is smaller',
-    classes='train with --classes, if that is what they are',
+    classes='all but 0 are read as car; train with --classes to tell them apart',
+    ignore='fine for a border, or for what is not to count; else paint it as car or as background',
     soft='from half the full level on a pixel counts as car',
     upright='it is turned when read; other programs may not turn it',
     share='look whether it is drawn right; a Carvana car fills 9 to 41 %',
@@ -229,52 +230,27 @@ def _decode(
     "The image in a file; raises `PhotoError` if it is damaged"
     return open_image(path, load)
 
-# %% ../nbs/02_carvana.ipynb #d1bcc731
-def _lightness(
-    im: Image.Image, # mask, any mode
-) -> np.ndarray:     # uint8 (H, W), 0 to 255: the lightest of R, G and B
-    "What `read_mask` compares with half the greatest value"
-    if im.mode == 'P' and 'transparency' not in im.info:
-        palette = np.zeros(256, np.uint8)
-        rgb = np.array(im.getpalette('RGB'), np.uint8).reshape(-1, 3)
-        palette[:len(rgb)] = rgb.max(1)
-        return palette[np.asarray(im)]
-    if im.mode.startswith('I'): return (np.asarray(im).astype(np.uint32) // 257).clip(0, 255).astype(np.uint8)
-    if im.mode in ('1', 'L'): return np.asarray(im.convert('L'))
-    if im.has_transparency_data: im = Image.alpha_composite(Image.new('RGBA', im.size, 'black'), im.convert('RGBA'))
-    r, g, b = im.convert('RGB').split()
-    return np.asarray(ImageChops.lighter(ImageChops.lighter(r, g), b))
-
 # %% ../nbs/02_carvana.ipynb #defe771c
 def _mask_findings(
-    path: Path,       # of the mask
-    im: Image.Image,  # its picture
+    path: Path,             # of the mask
+    im: Image.Image,        # its picture
+    classes: bool = False,  # it is to hold class numbers
 ) -> tuple[list[Finding], np.ndarray]:  # and its mask, bool (H, W)
-    "What is odd about the values of a mask"
-    light, note = _lightness(im), lambda kind, what: [Finding(path, kind, what)]
-    count = np.array(Image.fromarray(light).histogram())
-    used, jpeg = np.flatnonzero(count), im.format in ('JPEG', 'MPO')
-    top = int(used[-1])
-    mask = light > top / 2 if top > (64 if jpeg else 0) else np.zeros(light.shape, bool)
-    edge = lambda: np.count_nonzero(mask[1:] != mask[:-1]) + np.count_nonzero(mask[:, 1:] != mask[:, :-1])
-    off, mid = light.size - count[[*{int(used[0]), top}]].sum(), count[top // 8 + 1:top - top // 8].sum()
-    colors = len(im.getcolors(256) or range(257)) if im.mode in ('P', 'RGB') else 2
-    parts = sum(n > light.size / 1000 and np.ptp(c) > 32 for n, c in im.convert('RGB').getcolors(256) or []) if im.mode in ('P', 'RGB', 'RGBA') else 0
-    many = mid > 8 and mid > 4 * edge() or (colors > 2 and not off) or parts > 1
-    numbers = np.flatnonzero(im.histogram()[:256]) if im.mode in ('L', 'P') else []
-    shades = np.reshape(im.getpalette('RGB') or [], (-1, 3))[numbers] if im.mode == 'P' else np.zeros((1, 3))
-    if 2 < len(numbers) and numbers[-1] < 32 and (many or top < 32 or np.ptp(shades, axis=1).any()): return note('classes', f'holds the numbers {", ".join(map(str, numbers))}'), mask
-    if many: return note('mask', f'has {max(len(used), colors)} levels or colours over large parts, not two'), mask
-    if jpeg or off > 10 * mid: return note('noise', f'has {len(used)} grey levels, as JPEG leaves them'), mask
-    share = mask.mean()
-    rim = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
-    if share in (0, 1): return note('full' if share else 'empty', 'every pixel is car' if share else 'no pixel is car'), mask
-    if share > .5 and rim.mean() > .9: return note('inverted', 'the picture is car all round its rim'), mask
-    found = note('share', f'{share:.0%} of it is car') if not .09 <= share <= .41 else []
-    if off: found += note('soft', f'is anti-aliased, with {len(used)} grey levels')
-    elif top < 64: found += note('dark', f'has the values 0 and {top}')
-    elif im.mode not in ('1', 'L', 'P'): found += note('color', f'is stored as {im.mode}')
-    return found, mask
+    "What is odd about a mask, read as training reads it"
+    try:
+        if classes: mask, notes = class_numbers(im)
+        else: mask, notes = reading(im)
+    except Unclear as e: return [Finding(path, *e.args)], np.zeros(im.size[::-1], bool)
+    mask = mask > 0
+    share, rim = mask.mean(), np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean()
+    if share == 0: notes = dict(empty='no pixel is car') | notes
+    elif classes: pass
+    elif share == 1: notes = dict(full='every pixel is car')
+    elif share > .5 and rim > .9 and 'ignore' in notes: notes = dict(numbers='is car all round its rim, and holds a number that means "ignore"')
+    elif share > .5 and rim > .9: notes = dict(inverted='the picture is car all round its rim')
+    elif not .09 <= share <= .41: notes = dict(share=f'{share:.0%} of it is car') | notes
+    if not notes and im.mode not in ('1', 'L', 'P'): notes = dict(color=f'is stored as {im.mode}')
+    return [Finding(path, kind, what) for kind, what in notes.items()], mask
 
 # %% ../nbs/02_carvana.ipynb #4c084671
 def _is_mask(
@@ -312,7 +288,8 @@ class Look(NamedTuple):
 
 # %% ../nbs/02_carvana.ipynb #1f8a60bb
 def examine(
-    pair: Pair, # files
+    pair: Pair,             # files
+    classes: bool = False,  # masks hold class numbers
 ) -> Look:
     "Decode a photo and its mask and look for whatever is odd about them"
     findings = []
@@ -323,12 +300,14 @@ def examine(
     stored, drawn = read(pair.photo, _decode, False), read(pair.mask, _decode)
     small = stored and read(pair.photo, read_photo, 8 if min(stored.size) >= 512 else 1)
     if stored is None or drawn is None or small is None: return Look(findings)
-    odd, mask = _mask_findings(pair.mask, drawn)
+    odd, mask = _mask_findings(pair.mask, drawn, classes)
     digest = lambda x: hashlib.blake2b(x.tobytes(), digest_size=16).digest()
     look = Look(odd + _fit(pair, stored, drawn), digest(small), digest(np.packbits(mask)) if 0 < mask.mean() < 1 else b'',
                 small.shape[1::-1])
     if not _is_mask(small): return look
-    if [f.kind for f in odd] == ['mask']: return look._replace(findings=[Finding(pair.photo, 'swapped', f'is a mask, and {pair.mask.name} a photo')])
+    if [f.kind for f in odd] == ['mask']:
+        swapped = Finding(pair.photo, 'swapped', f'is a mask, and {pair.mask.name} a photo')
+        return look._replace(findings=[swapped, *_mask_findings(pair.photo, _decode(pair.photo), classes)[0]])
     return look._replace(findings=[Finding(pair.photo, 'photo', 'is a mask'), *look.findings])
 
 # %% ../nbs/02_carvana.ipynb #48546186
@@ -373,10 +352,11 @@ def _absent(
 def _examined(
     items: list[Pair],
     progress: bool = False, # show a bar
+    classes: bool = False,  # masks hold class numbers
 ) -> dict[Pair, Look]:
     "A look at each pair, several at a time"
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        looks = pool.map(examine, items)
+        looks = pool.map(partial(examine, classes=classes), items)
         if progress: looks = tqdm(looks, total=len(items), unit='pair')
         return dict(zip(items, list(looks)))
 
@@ -409,16 +389,17 @@ def quick_check(
     folder: str | Path, # holds train/ and train_masks/
     sample: int = 12,   # pairs to be opened, evenly spread
     allow_empty: bool = False,  # as for `check`
+    classes: bool = False,      # masks hold class numbers, for a training with --classes
 ) -> list[Finding]:     # faults first
     "What can be said about a folder in less than a second"
     items, findings = _paired(Path(folder))
-    looks = _examined(items[::max(1, -(-len(items) // sample))])
+    looks = _examined(items[::max(1, -(-len(items) // sample))], classes=classes)
     findings = findings + [f for look in looks.values() for f in look.findings] + _sizes(looks)
     return _ordered(findings, allow_empty)
 
 # %% ../nbs/02_carvana.ipynb #2a36c422
 _REWRITE = {'format', 'noise', 'inverted', 'dark', 'color', 'soft'}
-_SAFE = _REWRITE | {'place', 'swapped', 'turned', 'upright', 'share', 'classes', 'sizes', 'views', 'no_car'}
+_SAFE = _REWRITE | {'place', 'swapped', 'turned', 'upright', 'share', 'classes', 'sizes', 'views', 'no_car', 'ignore'}
 
 def _mend(
     pair: Pair,
@@ -432,7 +413,8 @@ def _mend(
     if 'turned' in kinds: write_photo(np.array(_decode(photo).convert('RGB')), place)
     elif photo.suffix.lower() in ('.jpg', '.jpeg', '.png'): shutil.copy2(photo, place.with_suffix(photo.suffix))
     else: write_photo(read_photo(photo), place)
-    if kinds & _REWRITE or mask.suffix.lower() not in ('.gif', '.png'): write_mask(read_mask(mask) ^ ('inverted' in kinds), there)
+    if 'classes' in kinds and mask.suffix.lower() not in ('.gif', '.png'): write_classes(read_classes(mask), there)
+    elif 'classes' not in kinds and kinds & _REWRITE or mask.suffix.lower() not in ('.gif', '.png'): write_mask(read_mask(mask) ^ ('inverted' in kinds), there)
     else: shutil.copy2(mask, there.with_suffix(mask.suffix))
 
 # %% ../nbs/02_carvana.ipynb #e3d53661

@@ -453,7 +453,7 @@ def prepare(
     scale = scale or (start.scale if start else .5)
     train_items, choosing = split_for_training(folders, valid)
     for folder in folders:
-        if faults := [f for f in quick_check(folder) if f.fault]: raise CarvanaError(f'{faults[0]} (carvana-doctor {folder} looks at all files)')
+        if faults := [f for f in quick_check(folder, classes=n_classes > 1) if f.fault]: raise CarvanaError(f'{faults[0]} (carvana-doctor {folder} looks at all files)')
     set_seed(seed, reproducible=True)
     net = loaded_net(start, n_classes, subpixel) if start else new_net(arch, width, depth, n_classes, bilinear, pretrained, subpixel or 1)
     net.train()

@@ -83,6 +83,7 @@ FAULTY = {
     'exchanged': (lambda p: exchange(p.photo, p.mask), 'swapped', True),
     'mask for a photo': (lambda p: grey(p.mask).save(p.photo), 'photo', False),
     'photo for a mask': (lambda p: replace(p.mask, Image.open(p.photo).convert('L')), 'mask', False),
+    'classes from 1': (lambda p: replace(p.mask, Image.fromarray(classes(p.mask) + np.uint8(1))), 'numbers', False),
     'coloured classes': (lambda p: replace(p.mask, Image.fromarray(np.eye(3, dtype=np.uint8)[classes(p.mask)] * 255)), 'mask', False),
     'JPEG noise': (lambda p: (grey(p.mask).save(p.mask.parent/'x.jpg', quality=80), replace(p.mask, Image.open(p.mask.parent/'x.jpg').copy()),
                               (p.mask.parent/'x.jpg').unlink()), 'noise', True),

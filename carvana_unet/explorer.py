@@ -8,7 +8,7 @@ __all__ = ['CRF_KNOBS', 'STATIC', 'VIEWS', 'PAGE', 'Shot', 'ExplorerError', 'sho
            'thumbnail', 'unused', 'plain', 'RateExplorer', 'show_squares']
 
 # %% ../nbs/14_explorer.ipynb #46d131de
-import base64, collections, functools, io, json, os, threading, time
+import base64, collections, functools, io, json, os, threading, time, weakref
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from importlib.resources import files
@@ -223,34 +223,50 @@ def frame(self: Stages,
 
 # %% ../nbs/14_explorer.ipynb #8b34d66e
 class Latest:
-    "A thread that does the job asked for last, and in between those that may wait"
+    "Does the job asked for last in a thread, and then those that may wait; the thread ends when there are no more"
     def __init__(self):
-        self.urgent, self.patient, self.wake = None, collections.deque(), threading.Condition()
-        threading.Thread(target=self._work, daemon=True).start()
+        self.urgent, self.patient, self.lock, self.thread, self.closed = None, collections.deque(), threading.Lock(), None, False
 
     def ask(self,
         job: Callable,  # without arguments
     ):
         "Do this next, instead of what was asked before and has not begun"
-        with self.wake:
+        with self.lock:
             self.urgent = job
-            self.wake.notify()
+            self._start()
 
     def later(self,
         jobs: list, # callables without arguments
     ):
         "Do these when nothing is asked for"
-        with self.wake:
+        with self.lock:
             self.patient.extend(jobs)
-            self.wake.notify()
+            self._start()
+
+    def _start(self):
+        "Begin to work, unless a thread does"
+        if self.closed: self.urgent = self.patient.clear()
+        elif self.thread is None:
+            self.thread = threading.Thread(target=self._work, daemon=True)
+            self.thread.start()
 
     def _work(self):
-        "Wait and work, for as long as the program runs"
+        "Do jobs until none is left"
         while True:
-            with self.wake:
-                while not (self.urgent or self.patient): self.wake.wait()
+            with self.lock:
+                if not (self.urgent or self.patient):
+                    self.thread = None
+                    return
                 job, self.urgent = self.urgent or self.patient.popleft(), None
-            job()
+            try: job()
+            except BaseException:
+                self.thread = None
+                raise
+
+    def close(self):
+        "Forget all jobs, and wait for the one that has begun"
+        with self.lock: self.closed, self.urgent, thread = True, self.patient.clear(), self.thread
+        if thread and thread is not threading.current_thread(): thread.join(60)
 
 # %% ../nbs/14_explorer.ipynb #7b09eaa1
 def controls(
@@ -276,7 +292,7 @@ STATIC = Path(str(files('carvana_unet')))/'static'
 
 class Drawn(anywidget.AnyWidget):
     "A widget that `explorer.js` draws: in a notebook, or in a page of its own"
-    _esm, _css = STATIC/'explorer.js', STATIC/'explorer.css'
+    _esm, _css = ((STATIC/f'explorer.{kind}').read_text(encoding='utf-8') for kind in ('js', 'css'))  # of paths, anywidget would keep each widget for good
 
     def kept(self,
         size: int | None = None,    # longer side of any pictures, pixels; None: their own
@@ -321,7 +337,8 @@ class MaskExplorer(Drawn):
         self.stages, self.worker, self.ranking = Stages(found, device, base), Latest(), 0
         if len(first.checkpoint.classes) > 2: state = dict(view='classes') | state
         super().__init__(photos=[s.info() for s in found], threshold=first.threshold, controls=offered, knobs=knobs, **state)
-        self.on_msg(lambda *request: self._receive(*request))
+        me = weakref.ref(self)
+        self.on_msg(lambda *request: (there := me()) and there._receive(*request))
 
 # %% ../nbs/14_explorer.ipynb #977af7df
 @patch
@@ -445,6 +462,22 @@ def freeze(self: MaskExplorer,
     "Keep all photos in the widget's state, so that it works without a kernel"
     self.frames = self.frozen(size)
     return self
+
+# %% ../nbs/14_explorer.ipynb #8e3f0a02
+@patch
+def clear(self: Stages):
+    "Forget all photos, networks and maps"
+    with self.lock:
+        for cache in (self.photo, self.truth, self.predictor, self.network, self.refined): cache.cache_clear()
+
+@patch
+def close(self: MaskExplorer):
+    "Take the widget off the page and free all that it holds, after the job that has begun"
+    Drawn.close(self)
+    if 'worker' not in vars(self): return  # it was never complete
+    self.worker.close()
+    self.stages.clear()
+    self.frames = {}
 
 # %% ../nbs/14_explorer.ipynb #2c6b1ccc
 @patch

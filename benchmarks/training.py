@@ -39,7 +39,7 @@ def ours(data: Path, args) -> tuple[object, float, float]:
     split = training.split_for_training
     training.split_for_training = lambda *a, **k: (train, split(*a, **k)[1][:2])
     start = time.perf_counter()
-    learn, ck = prepare([data], batch_size=8, width=args.width, depth=4, crop=0, seed=1)
+    learn, ck = prepare([data], batch_size=8, arch='unet', width=args.width, depth=4, crop=0, seed=1)
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(args.epochs, 3e-3)
     seconds = time.perf_counter() - start
     ck.weights = learn.model.state_dict()

@@ -8,7 +8,7 @@ __all__ = ['AUGMENTATIONS', 'decode', 'cache_folder', 'forget_old', 'decoded', '
            'Square', 'squares_block', 'SeededDL', 'resident', 'scenes_for', 'dataloaders']
 
 # %% ../nbs/09_batches.ipynb #4c3fb05c
-import functools, hashlib, inspect, math, os, random, shutil, tempfile, threading, time, warnings
+import functools, hashlib, inspect, math, os, random, shutil, sys, tempfile, threading, time, warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from concurrent.futures import ThreadPoolExecutor
@@ -66,7 +66,7 @@ def _temporary_cache() -> Path:
 @functools.cache
 def _decoder() -> str: # 64 hex digits
     "A hash of the code that decodes"
-    return hashlib.sha256(''.join(map(inspect.getsource, (inspect.getmodule(read_photo), shrink, decode))).encode()).hexdigest()
+    return hashlib.sha256(''.join(map(inspect.getsource, (sys.modules[read_photo.__module__], shrink, decode))).encode()).hexdigest()
 
 def _key(
     pair: Pair,     # photo and mask
@@ -139,14 +139,13 @@ def decoded(
     "All photos with their masks at the network's scale, each decoded at the first call and mapped from the cache after that"
     folder = cache_folder()
     paths = [folder/f'{_key(pair, scale, n_classes)}.npy' for pair in items]
-    found = [_hit(path) for path in paths]
-    missing = [i for i, x in enumerate(found) if x is None]
-    if not missing: return found
-    forget_old()
+    found = {i: x for i, path in enumerate(paths) if (x := _hit(path)) is not None}
+    missing = [i for i in range(len(items)) if i not in found]
+    if missing: forget_old()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         new = pool.map(lambda i: _keep(paths[i], decode(items[i], scale, n_classes)), missing)
-        for i, x in zip(missing, tqdm(new, 'decoding once', len(missing), unit='photo')): found[i] = x
-    return found
+        found |= zip(missing, tqdm(new, 'decoding once', len(missing), unit='photo', disable=not missing))
+    return [found[i] for i in range(len(items))]
 
 # %% ../nbs/09_batches.ipynb #73cf523a
 class CropFlip(ItemTransform):

@@ -428,11 +428,11 @@ examples:
     add('--learning-rate', '-l', metavar='X', type=positive, default=3e-3, dest='lr',
         help='highest rate of the one-cycle schedule (default: %(default)s)')
     add('--scale', '-s', metavar='S', type=scale, help='of the photos (default: that of --load, or else 0.5)')
-    add('--arch', '-a', metavar='NAME', default='unet',
-        help='unet, efficientnet_lite0, or a backbone of torchvision such as resnet34 (default: %(default)s)')
+    add('--arch', '-a', metavar='NAME', default='efficientnet_lite0',
+        help='efficientnet_lite0, unet, or a backbone of torchvision such as resnet34 (default: %(default)s)')
     add('--from-scratch', action='store_false', dest='pretrained', help="do without an encoder's ImageNet weights")
     add('--width', '-w', metavar='N', type=count, default=16, help='channels of the first layer (default: %(default)s)')
-    add('--depth', '-d', metavar='N', type=count, default=5, help='times a plain unet halves (default: %(default)s)')
+    add('--depth', '-d', metavar='N', type=count, help='times a plain unet halves the photo (default: 5)')
     add('--crop', metavar='PX', type=size, default=384,
         help='side of the random crops, at that scale; 0: whole squares (default: %(default)s)')
     add('--valid', metavar='FILE',
@@ -450,6 +450,7 @@ examples:
     add('--classes', metavar='NAME', nargs='+', default=('car',),
         help='what masks hold; several names: masks are PNGs of class numbers, 0 for the background (default: car)')
     add('--accumulate', metavar='N', type=count, default=1, help='batches whose gradients make one step (default: %(default)s)')
+    add('--allow-empty', action='store_true', help='photos without a car are wanted: their masks are empty')
     add('--resume', action='store_true', help='go on with the unfinished training of the same --output')
     add('--device', choices=['auto', 'cpu', 'cuda'], default='auto', help='(default: the GPU if there is one)')
     add('--seed', metavar='N', type=int, default=0, help='of weights, order and crops (default: %(default)s)')

@@ -290,7 +290,7 @@ def test_ctrl_c(photos, model, tmp_path):
 
 # train
 
-SMALL = '--epochs 1 --batch-size 4 --width 4 --depth 3 --scale .5 --device cpu'.split()
+SMALL = '--epochs 1 --batch-size 4 --arch unet --width 4 --depth 3 --scale .5 --device cpu'.split()
 
 
 @pytest.fixture(scope='module')

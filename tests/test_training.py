@@ -13,7 +13,8 @@ import torch
 from carvana_unet.checkpoints import load_checkpoint
 from carvana_unet.studio import write_studio
 
-OPTIONS = dict(epochs=3, batch_size=2, width=4, depth=2, crop=32, device='cpu', seed=7)
+OPTIONS = dict(epochs=3, batch_size=2, arch='unet', width=4, depth=2, crop=32, device='cpu', seed=7)
+OPTIONS_OF_PREPARE = {k: v for k, v in OPTIONS.items() if k != 'epochs'}
 # the same training as of the command, but its state is written after every step
 SCRIPT = '''
 import sys
@@ -134,7 +135,7 @@ def test_interrupted(folder):
     assert process.returncode != 0 and (folder/'interrupted.state').exists()
     again = start(folder, 'interrupted.pth')
     _, err = again.communicate(timeout=300)
-    assert again.returncode and 'not finished; go on with --resume' in err
+    assert again.returncode and 'not finished; resume it with --resume' in err
     assert start(folder, 'interrupted.pth', '--resume').wait(300) == 0
     same_model(folder/'whole.pth', folder/'interrupted.pth')
 
@@ -193,13 +194,14 @@ def test_out_of_memory_halves_the_batch(folder, tmp_path, monkeypatch, capsys):
     forward, sizes = UNet.forward, []
 
     def little_memory(self, x):
+        if x.is_meta: return forward(self, x)
         sizes.append(len(x))
         if self.training and len(x) > 2: raise torch.OutOfMemoryError('CUDA out of memory')
         return forward(self, x)
 
     monkeypatch.setattr(UNet, 'forward', little_memory)
     training.train([folder/'studio'], tmp_path/'small.pth', **{**OPTIONS, 'epochs': 1, 'batch_size': 8})
-    assert 'out of memory: going on with batches of 2, 4 to a step' in capsys.readouterr().out
+    assert 'out of memory: continuing with batches of 2, 4 to a step' in capsys.readouterr().out
     assert sizes[:3] == [8, 4, 2] and load_checkpoint(tmp_path/'small.pth').score['dice'] >= 0
 
 
@@ -211,6 +213,7 @@ def test_out_of_memory_and_then_interrupted(folder, tmp_path, monkeypatch, capsy
     forward, steps = UNet.forward, []
 
     def less_memory_later(self, x):
+        if x.is_meta: return forward(self, x)
         if self.training: steps.append(len(x))
         if self.training and len(steps) > 7 and len(x) > 2: raise torch.OutOfMemoryError('CUDA out of memory')
         if len(steps) == 13 and self.training: os.kill(os.getpid(), signal.SIGINT)
@@ -280,3 +283,70 @@ def test_a_bad_folder_is_refused_before_an_hour_is_spent(tmp_path):
     write_studio(tmp_path/'bad', seeds=range(10), views=(2,), size=(64, 96))
     for mask in (tmp_path/'bad'/'train_masks').iterdir(): Image.open(mask).resize((50, 50)).save(mask)
     with pytest.raises(CarvanaError, match='carvana-doctor'): prepare([tmp_path/'bad'], device='cpu')
+
+
+def test_a_name_that_another_file_takes(folder, tmp_path, monkeypatch, capsys):
+    "An output that is the state's, a picture's or the start's is refused before anything is read"
+    from carvana_unet import cli
+    from carvana_unet.training import TrainingError, train
+    monkeypatch.chdir(folder)
+    for name in ('x.state', 'x.STATE', 'x_curve.png', 'x_worst.png', 'scores.csv'):
+        with pytest.raises(TrainingError, match='choose one such as'): train('studio', tmp_path/name, **OPTIONS)
+        with pytest.raises(SystemExit) as ended: cli.train(['studio', '-o', str(tmp_path/name)])
+        assert ended.value.code and 'choose one such as' in capsys.readouterr().err + str(ended.value.code)
+    with pytest.raises(TrainingError, match='--load'): train('studio', 'whole.pth', load='whole.pth', **OPTIONS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_state_without_its_best_epoch(folder, tmp_path, monkeypatch):
+    "A restart says that the best epoch so far is gone, or that the state is damaged"
+    from carvana_unet import training
+    monkeypatch.setenv('XDG_CACHE_HOME', str(folder))
+    after, options = training.KeepState.after_epoch, {**OPTIONS, 'epochs': 2}
+
+    def stop(self):
+        after(self)
+        raise training.Stopped('stopped')
+
+    with monkeypatch.context() as patch, pytest.raises(training.Stopped):
+        patch.setattr(training.KeepState, 'after_epoch', stop)
+        training.train(folder/'studio', tmp_path/'lost.pth', **options)
+    (tmp_path/'lost.pth').unlink()
+    with pytest.raises(training.TrainingError, match='the best epoch so far'): training.train(folder/'studio', tmp_path/'lost.pth', resume=True, **options)
+    for damaged in (b'', b'no state', (folder/'whole.pth').read_bytes()):
+        (tmp_path/'lost.state').write_bytes(damaged)
+        with pytest.raises(training.TrainingError, match='is damaged'): training.train(folder/'studio', tmp_path/'lost.pth', resume=True, **options)
+
+
+@pytest.mark.parametrize('change, said', [
+    (dict(batch_size=100_000), 'one step takes 100000 squares, and there are 30 to train on; lower --batch-size'),
+    (dict(batch_size=16, accumulate=2), 'lower --batch-size or --accumulate'),
+    (dict(batch_size=1, crop=4), '--crop 5, --batch-size 2, --depth 1'),
+    (dict(batch_size=1, crop=32, depth=5), '--batch-size 2, --depth 4'),
+    (dict(width=100_000), 'width is 100000'),
+    (dict(width=1024, depth=10), 'lower --width or --depth'),
+    (dict(depth=60), 'depth is 60'),
+    (dict(arch='efficientnet_lite0'), 'has no depth'),
+    (dict(scale=1e-9), 'scale'), (dict(scale=0.), 'scale'), (dict(scale=7.), 'scale'), (dict(scale=float('nan')), 'scale'),
+    (dict(seed=10**30), 'seed'), (dict(crop=-3), 'crop'), (dict(batch_size=0), 'batch size'), (dict(accumulate=0), 'accumulate')])
+def test_settings_that_cannot_be_trained_with(folder, monkeypatch, change, said):
+    "One line before training starts, with the option to change"
+    from carvana_unet.training import prepare
+    monkeypatch.setenv('XDG_CACHE_HOME', str(folder))
+    with pytest.raises(ValueError, match=said) as caught: prepare(folder/'studio', **OPTIONS_OF_PREPARE | change)
+    assert '\n' not in str(caught.value)
+
+
+def test_photos_without_a_car(tmp_path, monkeypatch):
+    "Empty masks are a fault, and trained on when that is asked for; two cars are enough"
+    from carvana_unet.carvana import CarvanaError, pairs
+    from carvana_unet.photos import read_mask, write_mask
+    from carvana_unet.training import prepare, train
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    write_studio(tmp_path/'studio', seeds=range(2), views=(2, 7), size=(64, 96))
+    for pair in pairs(tmp_path/'studio')[::2]:
+        write_mask(read_mask(pair.mask) & False, pair.mask.with_suffix('.png'))
+        pair.mask.unlink()
+    with pytest.raises(CarvanaError, match='empty|no car|without'): prepare(tmp_path/'studio', **OPTIONS_OF_PREPARE)
+    ck = train(tmp_path/'studio', tmp_path/'empty.pth', allow_empty=True, **{**OPTIONS, 'epochs': 1})
+    assert len(ck.cars) == len(ck.held_out) == 1 and 0 <= ck.score['dice'] <= 1

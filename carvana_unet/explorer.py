@@ -221,6 +221,13 @@ def frame(self: Stages,
     out['ms']['pack'] = 1000 * (time.perf_counter() - start)
     return out
 
+# %% ../nbs/14_explorer.ipynb #8e3f0a02
+@patch
+def clear(self: Stages):
+    "Forget all photos, networks and maps"
+    with self.lock:
+        for cache in (self.photo, self.truth, self.predictor, self.network, self.refined): cache.cache_clear()
+
 # %% ../nbs/14_explorer.ipynb #8b34d66e
 class Latest:
     "Does the job asked for last in a thread, and then those that may wait; the thread ends when there are no more"
@@ -339,6 +346,14 @@ class MaskExplorer(Drawn):
         super().__init__(photos=[s.info() for s in found], threshold=first.threshold, controls=offered, knobs=knobs, **state)
         me = weakref.ref(self)
         self.on_msg(lambda *request: (there := me()) and there._receive(*request))
+
+    def close(self):
+        "Take the widget off the page and free all that it holds, after the job that has begun"
+        super().close()
+        if 'worker' in vars(self):  # else it was never complete
+            self.worker.close()
+            self.stages.clear()
+            self.frames = {}
 
 # %% ../nbs/14_explorer.ipynb #977af7df
 @patch
@@ -462,22 +477,6 @@ def freeze(self: MaskExplorer,
     "Keep all photos in the widget's state, so that it works without a kernel"
     self.frames = self.frozen(size)
     return self
-
-# %% ../nbs/14_explorer.ipynb #8e3f0a02
-@patch
-def clear(self: Stages):
-    "Forget all photos, networks and maps"
-    with self.lock:
-        for cache in (self.photo, self.truth, self.predictor, self.network, self.refined): cache.cache_clear()
-
-@patch
-def close(self: MaskExplorer):
-    "Take the widget off the page and free all that it holds, after the job that has begun"
-    Drawn.close(self)
-    if 'worker' not in vars(self): return  # it was never complete
-    self.worker.close()
-    self.stages.clear()
-    self.frames = {}
 
 # %% ../nbs/14_explorer.ipynb #2c6b1ccc
 @patch

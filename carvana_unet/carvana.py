@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['FAULTS', 'REMARKS', 'COMPETITION', 'CarvanaError', 'car_view', 'Pair', 'pairs', 'read_lines', 'read_cars',
-           'split_cars', 'Finding', 'Look', 'examine', 'check', 'quick_check', 'refuse_old', 'fix', 'download']
+           'split_cars', 'Finding', 'faulty_masks', 'Look', 'examine', 'check', 'quick_check', 'refuse_old', 'fix',
+           'download']
 
 # %% ../nbs/02_carvana.ipynb #341387d1
 import gzip, hashlib, io, json, os, random, re, shutil, subprocess, sys, zipfile, zlib
 from collections import Counter
+from collections.abc import Sequence
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -251,6 +253,17 @@ def _mask_findings(
     elif not .09 <= share <= .41: notes = dict(share=f'{share:.0%} of it is car') | notes
     if not notes and im.mode not in ('1', 'L', 'P'): notes = dict(color=f'is stored as {im.mode}')
     return [Finding(path, kind, what) for kind, what in notes.items()], mask
+
+# %% ../nbs/02_carvana.ipynb #6b05d8f2
+def faulty_masks(
+    files: Sequence[Path],  # masks
+    classes: bool = False,  # they hold class numbers
+) -> list[Finding]:         # faults only
+    "What is wrong with masks, without their photos"
+    def look(path):
+        try: return _mask_findings(path, _decode(path), classes)[0]
+        except PhotoError as e: return [Finding(path, 'unreadable', str(e).removeprefix(f'{path}: ').rpartition(';')[0])]
+    with ThreadPoolExecutor(os.cpu_count()) as pool: return [f for found in pool.map(look, files) for f in found if f.fault]
 
 # %% ../nbs/02_carvana.ipynb #4c084671
 def _is_mask(

@@ -8,9 +8,9 @@ __all__ = ['threshold', 'scale', 'positive', 'weight', 'count', 'size', 'FORMATS
            'refuse_overwriting', 'outputs_for', 'can_show', 'picture', 'write', 'background', 'told', 'predict_photos',
            'show', 'check_spin', 'jobs_for', 'predict', 'train_parser', 'check_training', 'program', 'use_it',
            'train_function', 'find_rate', 'processes', 'train', 'score_parser', 'chosen_cars', 'chosen_pairs',
-           'refuse_trained', 'score_model', 'score_file', 'score_folds', 'doubtful', 'score', 'doctor_parser', 'tell',
-           'doctor', 'download_parser', 'download', 'submit_parser', 'made_with', 'submit', 'demo_parser',
-           'unseen_seeds', 'save_pictures', 'demo_studio', 'demo']
+           'refuse_trained', 'refuse_faulty', 'score_model', 'score_file', 'score_folds', 'doubtful', 'score',
+           'doctor_parser', 'tell', 'doctor', 'download_parser', 'download', 'submit_parser', 'made_with', 'submit',
+           'demo_parser', 'unseen_seeds', 'save_pictures', 'demo_studio', 'demo']
 
 # %% ../nbs/15_cli.ipynb #30d15417
 import argparse, errno, functools, glob, itertools, os, shlex, shutil, sys, warnings
@@ -555,7 +555,7 @@ def score_parser() -> argparse.ArgumentParser:
     some.add_argument('--first', metavar='N', type=count, help='only the first N of these cars')
     some.add_argument('--last', metavar='N', type=count, help='only the last N of these cars')
     p.add_argument('--cpu', action='store_true', help='do not use the GPU')
-    p.add_argument('--anyway', action='store_true', help='score on cars of the training, too')
+    p.add_argument('--anyway', action='store_true', help='score on cars of the training, too, and against masks with faults')
     p.add_argument('--tta', action='store_true', help='with and without test-time augmentation')
     p.add_argument('--crf', action='store_true', help='with and without refinement by the CRF')
     p.add_argument('--folds', metavar='K', type=count, help='no MODEL: train one for each of K folds of the cars, and score it on them')
@@ -604,6 +604,21 @@ def refuse_trained(
     if seen: stop(f'{model}: it was trained on {len(seen)} of these {len(set(scored))} cars ({seen[0]} for one), '
                   'so the score would flatter it; choose other cars with --cars, or insist with --anyway')
 
+# %% ../nbs/15_cli.ipynb #d83a6c41
+def refuse_faulty(
+    masks: list,            # files to compare with
+    classes: bool = False,  # they hold class numbers
+    anyway: bool = False,   # warn and go on
+):
+    "Stop if the doctor finds a fault in a mask; a photo without a car is only a warning"
+    from carvana_unet.carvana import faulty_masks
+    found = faulty_masks(masks, classes)
+    worst = [f for f in found if f.kind != 'empty'] or found
+    if not worst: return
+    line = f'{worst[0]} ({len({f.file for f in found})} of {len(masks)} masks have faults; carvana-doctor lists them)'
+    if anyway or worst[0].kind == 'empty': print(line, file=sys.stderr)
+    else: stop(f'{line}; score them as they are with --anyway')
+
 # %% ../nbs/15_cli.ipynb #1b70af6f
 def score_model(
     args: argparse.Namespace, # of `score_parser`
@@ -621,6 +636,7 @@ def score_model(
     known = first.checkpoint.cars
     if not known: print(f'{args.model}: does not say which cars it was trained on, so this may be some of them', file=sys.stderr)
     if not args.anyway: refuse_trained(args.model, known, [p.car for p in chosen])
+    refuse_faulty([p.mask for p in chosen], len(first.checkpoint.classes) > 2, args.anyway)
     trained = {p.car for p in chosen} & set(known)
     return score_variants(variants, chosen, progress=True), trained, chosen, lambda pair: first.mask(pair.photo)
 
@@ -630,12 +646,15 @@ def score_file(
 ) -> tuple: # rows by variant, no cars of the training, pairs (none if there are no photos), pair -> mask
     "Score a submission against true masks"
     from carvana_unet.carvana import car_view, pairs
-    from carvana_unet.photos import read_mask
+    from carvana_unet.photos import list_photos, read_mask
     from carvana_unet.rle import decode
     from carvana_unet.scoring import score_submission, true_masks
     truth = true_masks(args.data)
     wanted = chosen_cars({car_view(name)[0] for name in truth}, args.data, args.cars, args.first, args.last)
     truth = {name: mask for name, mask in truth.items() if car_view(name)[0] in wanted}
+    folder = Path(args.data, 'train_masks') if Path(args.data, 'train_masks').is_dir() else Path(args.data)
+    masks = list_photos(folder, suffixes=('.gif', '.png')) if folder.is_dir() else []
+    refuse_faulty([p for p in masks if p.stem.lower().removesuffix('_mask') in truth], anyway=args.anyway)
     rows, rles = score_submission(args.model, truth, progress=True)
     items = [p for p in pairs(args.data) if p.name in truth] if (Path(args.data)/'train').is_dir() else []
     return {'submission': rows}, set(), items, lambda pair: decode(rles[pair.name], read_mask(pair.mask).shape)
@@ -650,6 +669,7 @@ def score_folds(
     from carvana_unet.photos import read_mask
     from carvana_unet.rle import decode
     from carvana_unet.scoring import cross_validate
+    refuse_faulty([p.mask for p in pairs(args.data)], anyway=args.anyway)
     rows, rles = cross_validate(args.data, args.folds, progress=True, train=train, keep=args.models,
                                 device='cpu' if args.cpu else None)
     return {f'{args.folds} folds': rows}, set(), pairs(args.data), lambda pair: decode(rles[pair.name], read_mask(pair.mask).shape)

@@ -1,18 +1,19 @@
 "carvana-score: what its figures are, what it refuses, and whether it finds labels that were spoilt on purpose"
-import io, json, re
+import io, json, re, shutil
 from contextlib import redirect_stderr, redirect_stdout
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.ndimage import binary_dilation
 
 from carvana_unet.carvana import pairs
 from carvana_unet.cli import score
 from carvana_unet.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from carvana_unet.dice import dice
-from carvana_unet.photos import read_mask
+from carvana_unet.photos import read_mask, read_photo, write_mask
 from carvana_unet.prediction import Predictor
 from carvana_unet.rle import encode
 from carvana_unet.scoring import audit, cross_validate, disagreement, folds_of, standard_error
@@ -87,6 +88,32 @@ def test_cars_of_the_training_are_refused_or_told(studio, model, tmp_path):
 
 def write_csv(path, masks, suffix='.jpg'):
     path.write_text('img,rle_mask\n' + ''.join(f'{name}{suffix},{encode(mask)}\n' for name, mask in masks.items()))
+
+
+def test_masks_with_faults_are_refused_or_reported(studio, model, tmp_path):
+    "Cut-outs as masks give the same score as plain ones; an inverted mask stops the scoring, of a model and of a submission"
+    data = shutil.copytree(studio, tmp_path/'data')
+    (tmp_path/'cars.txt').write_text(f'{car_id(2)}\n')
+    plain = run(model, data, '--cars', 'cars.txt', '--cpu').out
+    items = [p for p in pairs(data) if p.car == car_id(2)]
+    for p in items:
+        Image.fromarray(np.dstack([read_photo(p.photo), read_mask(p.mask) * np.uint8(255)])).save(p.mask.with_suffix('.png'))
+        p.mask.unlink()
+    cut = run(model, data, '--cars', 'cars.txt', '--cpu')
+    dropped = lambda out: [line for line in out.splitlines() if 'seconds' not in line]
+    assert cut.status == 0 and dropped(cut.out) == dropped(plain)
+    mask = items[3].mask.with_suffix('.png')
+    write_mask(~read_mask(mask), mask)
+    result = run(model, data, '--cars', 'cars.txt', '--cpu')
+    refused(result, f'{mask.name}: the picture is car all round its rim; make the car the light part (1 of 8 masks have faults')
+    result = run(model, data, '--cars', 'cars.txt', '--cpu', '--anyway')
+    assert result.status == 0 and 'all round its rim' in result.err
+    rows = [f'{p.name}.jpg,{encode(read_mask(p.mask.with_suffix(".png")))}' for p in items]
+    (tmp_path/'all.csv').write_text('\n'.join(['img,rle_mask', *rows, '']))
+    refused(run('all.csv', data/'train_masks', '--cars', 'cars.txt'), f'{mask.name}: the picture is car all round its rim')
+    write_mask(np.zeros(SIZE, bool), mask)
+    result = run(model, data, '--cars', 'cars.txt', '--cpu')
+    assert result.status == 0 and 'no pixel is car' in result.err
 
 
 def test_a_submission_scores_what_its_model_scores(studio, model, tmp_path):

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['threshold', 'scale', 'positive', 'weight', 'count', 'size', 'FORMATS', 'WRITERS', 'stop', 'one_line', 'known', 'warn',
            'command', 'checked', 'file', 'predict_parser', 'photos_in', 'split_pattern', 'fitting', 'expand',
-           'refuse_overwriting', 'outputs_for', 'can_show', 'picture', 'write', 'background', 'told', 'predict_photos',
-           'show', 'check_spin', 'jobs_for', 'predict', 'train_parser', 'check_training', 'program', 'use_it',
-           'train_function', 'find_rate', 'processes', 'train', 'score_parser', 'chosen_cars', 'chosen_pairs',
+           'refuse_overwriting', 'outputs_for', 'can_show', 'picture', 'write', 'background', 'told', 'summary',
+           'predict_photos', 'show', 'check_spin', 'jobs_for', 'predict', 'train_parser', 'check_training', 'program',
+           'use_it', 'train_function', 'find_rate', 'processes', 'train', 'score_parser', 'chosen_cars', 'chosen_pairs',
            'refuse_trained', 'refuse_faulty', 'score_model', 'score_file', 'score_folds', 'doubtful', 'score',
            'doctor_parser', 'tell', 'doctor', 'download_parser', 'download', 'submit_parser', 'made_with', 'submit',
            'demo_parser', 'unseen_seeds', 'save_pictures', 'demo_studio', 'demo']
@@ -301,12 +301,23 @@ def background(
 # %% ../nbs/15_cli.ipynb #63d5fe75
 def told(
     found: 'Prediction', # of the photo
-    name: Path,     # of what was written, or else of the photo
+    name: str | Path,    # of what was written, or else of the photo
+    unsure: list | None = None, # gets confidence and name of a mask to be checked, instead of a mark in the line
 ) -> str: # one line
     "What became of a photo, for the person"
-    from carvana_unet.prediction import LOW_TRUST
     line = f'{name}: {found.mask.mean():.1%} car'
-    return line if found.trust >= LOW_TRUST else f'{line}; low trust ({found.trust:.3f}), look at it'
+    if not found.low_confidence: return line
+    if unsure is None: return f'{line}; low confidence ({found.trust:.3f}), check it'
+    unsure.append((found.trust, str(name)))
+    return line
+
+def summary(
+    unsure: list[tuple[float, str]], # confidence and name, at least one
+    n: int, # of all photos
+) -> str: # one line
+    "Which masks of a long run to check, the lowest confidence first"
+    names = [f'{name} ({trust:.3f})' for trust, name in sorted(unsure)]
+    return f"{len(unsure)} of {n} masks have low confidence; check {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
 
 # %% ../nbs/15_cli.ipynb #964fe33e
 def predict_photos(
@@ -320,12 +331,13 @@ def predict_photos(
     "Predict all photos with a progress bar, and say what became of each"
     from tqdm import tqdm
     from carvana_unet.prediction import overlapped
+    unsure = [] if len(jobs) >= 10 else None
     def finish(item):
         (photo, output), (_, found) = item
         if isinstance(found, Exception): raise found
         if output: write(picture(found, photo, style, **options), output)
         turning = None if views is None else picture(found, photo, style if style in ('background', 'overlay') else 'cutout', **options)
-        return told(found, output or photo), viz and found.mask, turning
+        return told(found, output or photo, unsure), viz and found.mask, turning
     failed, predicted = 0, zip(jobs, predictor.stream([photo for photo, _ in jobs]))
     with tqdm(total=len(jobs), unit='photo', disable=len(jobs) < 2) as bar:
         for ((photo, _), _), result in overlapped(finish, predicted):
@@ -339,6 +351,7 @@ def predict_photos(
             bar.write(line, file=sys.stdout)
             if viz: show(photo, mask)
             if views is not None: views.append(turning)
+    if unsure: print(summary(unsure, len(jobs)))
     return failed
 
 # %% ../nbs/15_cli.ipynb #7c25a780

@@ -1,7 +1,7 @@
 """Any photo, many photos, large photos: what `Predictor` promises beyond the single studio photo of its notebook.
 
 `SOAK=1 pytest tests/test_prediction.py` also runs the long forms: 1,000 photos, and one of 12,000x8,000 pixels."""
-import io, json, os, pickle, signal, subprocess, sys, threading
+import io, json, os, pickle, shutil, signal, subprocess, sys, threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings, strategies as st
 from PIL import Image
 from torch import nn
 
-from carvana_unet.checkpoints import Checkpoint, save_checkpoint
+from carvana_unet.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from carvana_unet.photos import PhotoError, read_classes, read_photo
 from carvana_unet.prediction import Predictor, PredictionError, bytes_per_pixel, has_bf16, overlapped, shrink
 from carvana_unet.studio import studio_photo
@@ -407,6 +407,18 @@ def test_folders_globs_formats_and_what_is_there(photos, model, tmp_path):
     assert written[0].exists() and written[1].stat().st_mtime_ns == before
     result = call('predict', '-m', model, '-i', 'cars/**/*.jpg', '--no-save', '--spin', 'turn.html', cwd=tmp_path)
     assert result.returncode == 0 and (tmp_path/'turn.html').read_text().count('data:image/webp') == 2
+
+
+def test_low_confidence_is_a_mark_or_one_line_in_a_long_run(photos, model, tmp_path):
+    ck = load_checkpoint(model)
+    save_checkpoint(replace(ck, low_confidence=1.), tmp_path/'strict.pth')
+    (tmp_path/'many').mkdir()
+    for i in range(12): shutil.copy(photos[i % 2], tmp_path/'many'/f'{i:02}.jpg')
+    found = {(m, n): call('predict', '-m', m, '-i', *n, '--no-save', cwd=tmp_path) for m in (model, 'strict.pth') for n in (('front.jpg', 'side.jpg'), ('many',))}
+    assert {key: (r.returncode, r.stdout.count('low confidence'), len(r.stdout.splitlines())) for key, r in found.items()} == {
+        (model, ('front.jpg', 'side.jpg')): (0, 0, 2), (model, ('many',)): (0, 0, 12),
+        ('strict.pth', ('front.jpg', 'side.jpg')): (0, 2, 2), ('strict.pth', ('many',)): (0, 1, 13)}
+    assert found['strict.pth', ('many',)].stdout.splitlines()[-1].startswith('12 of 12 masks have low confidence; check ')
 
 
 def test_backgrounds(photos, model, tmp_path):

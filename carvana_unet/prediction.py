@@ -64,7 +64,8 @@ def has_bf16(
     "Whether bfloat16 arithmetic is done in hardware there"
     if device.type == 'cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
     probes = ('_is_avx512_bf16_supported', '_is_amx_tile_supported')
-    return device.type == 'cpu' and any(getattr(torch.cpu, p, lambda: False)() for p in probes)
+    onednn = getattr(torch.ops.mkldnn, '_is_mkldnn_bf16_supported', lambda: True)  # ONEDNN_MAX_CPU_ISA may keep it from what the processor has
+    return device.type == 'cpu' and any(getattr(torch.cpu, p, lambda: False)() for p in probes) and onednn()
 
 # %% ../nbs/08_prediction.ipynb #a39e4590
 def autocast(

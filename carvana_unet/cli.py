@@ -13,7 +13,7 @@ __all__ = ['threshold', 'scale', 'positive', 'weight', 'count', 'size', 'FORMATS
            'demo_parser', 'unseen_seeds', 'save_pictures', 'demo_studio', 'demo']
 
 # %% ../nbs/15_cli.ipynb #30d15417
-import argparse, errno, functools, glob, itertools, os, shlex, shutil, sys, warnings
+import argparse, functools, glob, itertools, os, shlex, shutil, sys, warnings
 from collections import Counter
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -187,8 +187,8 @@ def fitting(
     root, rest = split_pattern(pattern)
     below = lambda parts: glob.glob(os.path.join(*parts), root_dir=root, recursive=True) if parts else ['.']
     for folder in sorted({root/f for n in range(len(rest)) for f in below(rest[:n]) if os.path.isdir(root/f)}):
-        if faults is not None and not os.access(folder, os.R_OK | os.X_OK):
-            faults.append(str(open_error(folder, PermissionError(errno.EACCES, ''))))
+        try: os.scandir(folder).close()
+        except OSError as e: faults is None or faults.append(str(open_error(folder, e)))
     files = below(rest) or below([part.replace('[', '[[]') for part in rest])  # else the brackets are meant
     wanted = lambda p: not any(map(is_ignored, p.parts)) and not p.stem.endswith('_OUT') and (
         p.suffix.lower() in PICTURES or not os.path.isdir(root/p))

@@ -123,6 +123,7 @@ def open_image(
             if 'HEIF' in decoders() or not is_heic(file): raise
             raise PhotoError(f"{name}: is a HEIC image; pip install 'carvana-unet[heic]', or save it as JPEG") from None
         if not (im.width and im.height): raise PhotoError(f'{name}: has no pixels; export it again')
+        im.info = {key: value for key, value in im.info.items() if not isinstance(value, str) or key.startswith('Raw profile')}
         if load: im.load()
         return im
 

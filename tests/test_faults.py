@@ -1,5 +1,6 @@
 """Broken files, drawn at random: a command gives its result or one clear line, never a traceback."""
-import io
+import io, random
+from collections import Counter
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -8,7 +9,8 @@ from hypothesis import HealthCheck, example, given, settings, strategies as st
 from PIL import Image
 
 from carvana_unet.cli import predict
-from carvana_unet.photos import read_mask
+from carvana_unet.carvana import Pair, examine
+from carvana_unet.photos import PhotoError, decoders, image_size, open_image, read_classes, read_mask, read_photo, read_reduced
 from carvana_unet.studio import studio_photo
 from test_commands import save_tiny
 
@@ -96,3 +98,40 @@ def test_photos_of_every_size(folder, size, scale, tmp_path):
     status, err = run('-m', folder/'model.pth', '-i', tmp_path/'photo.png', '-o', tmp_path/'mask.png', '-s', scale)
     assert status == 0, err
     assert read_mask(tmp_path/'mask.png').shape == size[::-1]
+
+
+def spoilt(data, seed):
+    "Cut off, or with bytes changed, zeroed, doubled or lost, most of them near the head"
+    rng, data = random.Random(seed), bytearray(data)
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        at, run = rng.randrange(min(len(data), 400) if rng.random() < .6 else len(data)), rng.randrange(1, 32)
+        kind = rng.randrange(5)
+        if kind == 0: data = data[:max(1, len(data) - rng.randrange(len(data) // 4 + 1))]
+        elif kind == 1: data[at] = rng.randrange(256)
+        elif kind == 2: data[at:at + run] = bytes(len(data[at:at + run]))
+        elif kind == 3: data[at:at] = data[at:at + run]
+        else: del data[at:at + min(run, len(data) - 1)]
+        data = data or bytearray(1)
+    return bytes(data)
+
+
+KINDS = {'jpg': dict(format='JPEG'), 'png': dict(format='PNG'), 'gif': dict(format='GIF'), 'tif': dict(format='TIFF', compression='tiff_lzw'),
+         'webp': dict(format='WEBP'), 'bmp': dict(format='BMP'), 'avif': dict(format='AVIF', speed=10)}
+
+
+@pytest.mark.parametrize('suffix', KINDS)
+def test_damaged_files_in_every_reader(suffix, tmp_path, capfd):
+    "Each reader gives an array or a `PhotoError`, the doctor its findings, and nothing is printed"
+    if KINDS[suffix]['format'] not in decoders(): pytest.skip('not in this Pillow')
+    photo, out = Image.fromarray(studio_photo(1, 3, size=(48, 72))[0]), io.BytesIO()
+    (photo.quantize(16) if suffix in ('gif', 'bmp') else photo).save(out, **KINDS[suffix])
+    photo.save(tmp_path/'good.png')
+    file, tally = tmp_path/f'0cdf5b5d0ce1_01.{suffix}', Counter()
+    for seed in range(40):
+        file.write_bytes(spoilt(out.getvalue(), seed))
+        for read in (read_photo, lambda f: read_reduced(f, 4), read_mask, read_classes, open_image, image_size, lambda f: read_photo(f.read_bytes())):
+            try: read(file); tally['read'] += 1
+            except PhotoError as e: tally['refused'] += 1; assert '\n' not in str(e) and len(str(e)) < 500
+        for pair in (Pair(file, tmp_path/'good.png'), Pair(tmp_path/'good.png', file)): examine(pair); tally['examined'] += 1
+    assert tally['read'] + tally['refused'] == 7 * 40 and tally['examined'] == 2 * 40 and tally['read'] and tally['refused'], tally
+    assert capfd.readouterr() == ('', '')

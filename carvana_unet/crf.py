@@ -43,7 +43,7 @@ class CRF:
     def __post_init__(self):
         for name, (least, most) in CRF_LIMITS.items():
             value = getattr(self, name)
-            if type(value) not in (int, float) or not least <= value <= most:
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
                 raise CRFError(f'CRF: {name} is {brief(value)}; it has to be a number from {least} to {most}')
         if self.iterations != int(self.iterations): raise CRFError(f'CRF: {self.iterations} iterations; give a whole number')
         if not self.low < self.high: raise CRFError(f'CRF: low {self.low} and high {self.high}; give 0 <= low < high <= 1')

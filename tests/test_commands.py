@@ -1,5 +1,5 @@
 """The commands as a user runs them: in processes of their own, on files, looking at what is printed and written."""
-import os, resource, shlex, shutil, signal, subprocess, sys
+import os, re, resource, shlex, shutil, signal, subprocess, sys
 from pathlib import Path
 
 import numpy as np
@@ -56,15 +56,15 @@ def without(module, name, *words, cwd):
 
 
 def lines(text):
-    "The lines of stderr, without the progress bar"
-    last = [part.split('\r')[-1].strip() for part in text.split('\n')]
-    return [line for line in last if line and '%|' not in line]
+    "The lines of stderr, without those of the progress bar"
+    assert '\r' not in text and '%|' not in text, text  # a log gets whole lines
+    return [line for line in text.splitlines() if not re.match(r'(.*: )?\d+% \d+/\d+ \[', line)]
 
 
-def assert_faults(result, *names):
-    "Exit status 1, no traceback, and one line for each name in their order"
+def assert_faults(result, *names, status=1):
+    "This exit status, no traceback, and one line for each name in their order"
     found = lines(result.stderr)
-    assert result.returncode == 1, result.stderr
+    assert result.returncode == status, result.stderr
     assert len(found) == len(names), result.stderr
     for line, name in zip(found, names): assert str(name) in line
     assert 'Traceback' not in result.stderr
@@ -209,7 +209,7 @@ def test_threshold_and_scale_act(photos, model, tmp_path):
 
 
 def test_good_photos_among_bad_ones(photos, model, tmp_path):
-    "Each fault is told in a line of its own, and the good photo is done all the same"
+    "Each fault gets a line of its own, and the good photo is done all the same"
     (tmp_path/'half.jpg').write_bytes(photos[1].read_bytes()[:len(photos[1].read_bytes()) // 2])
     (tmp_path/'words.jpg').write_text('these are words')
     (tmp_path/'nothing.jpg').touch()
@@ -247,23 +247,40 @@ def test_wrong_model(kind, photos, model, tmp_path):
 def test_outputs_that_do_not_fit(photos, model, tmp_path):
     "Refused before anything is predicted, without loading torch"
     before = sorted(tmp_path.iterdir())
-    assert_faults(call('predict', '-m', model, '-i', *photos, '-o', 'one.png', cwd=tmp_path), '2 photos but 1 names')
-    assert_faults(call('predict', '-m', model, '-i', *photos, '-o', 'a.png', './a.png', cwd=tmp_path), 'side.jpg')
-    assert_faults(call('predict', '-m', model, '-i', *photos, '-o', 'side.jpg', 'a.png', cwd=tmp_path), 'front.jpg')
+    assert_faults(call('predict', '-m', model, '-i', *photos, '-o', 'one.png', cwd=tmp_path), '2 photos but 1 names', status=2)
+    assert_faults(call('predict', '-m', model, '-i', *photos, '-o', 'a.png', './a.png', cwd=tmp_path), 'side.jpg', status=2)
+    assert_faults(call('predict', '-m', model, '-i', *photos, '-o', 'side.jpg', 'a.png', cwd=tmp_path), 'front.jpg', status=2)
     assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize('words', ['-t 50', '-t 0', '-s 0', '-s nan', '-s half', '--nonsense'])
 def test_a_command_line_without_sense(words, photos, tmp_path):
     result = call('predict', '-i', photos[0], *words.split(), cwd=tmp_path)
-    assert result.returncode == 2 and result.stderr.startswith('usage:') and 'Traceback' not in result.stderr
+    assert_faults(result, 'carvana-predict: ', status=2)
 
 
-def test_output_that_cannot_be_written(photos, model, tmp_path):
-    outputs = ['nowhere/front.png', 'side.xyz']
-    result = call('predict', '-m', model, '-i', *photos, '-o', *outputs, cwd=tmp_path)
-    assert_faults(result, *outputs)
+@pytest.mark.parametrize('words, name', [
+    ('-o nowhere/front.png side.png', 'nowhere'), ('-o front.png side.xyz', 'side.xyz'), ('-o front.png side.gif -f cutout', 'side.gif'),
+    ('-o front.png side.webp -f probability', 'side.webp'), ('-o front.jpg/masks', 'front.jpg'), ('--spin nowhere/car.html', 'nowhere')])
+def test_output_that_cannot_be_written(words, name, photos, model, tmp_path):
+    "Reported before anything is predicted, and no folder is made"
+    assert_faults(call('predict', '-m', model, '-i', *photos, *words.split(), cwd=tmp_path), name, status=2)
     assert sorted(tmp_path.iterdir()) == photos
+
+
+@pytest.mark.parametrize('suffix', ['.webp', '.tif', '.bmp', '.gif', '.PNG'])
+def test_lossless_formats(suffix, photos, model, tmp_path):
+    masks = []
+    for name in ('mask.png', f'mask{suffix}'):
+        assert call('predict', '-m', model, '-i', photos[0], '-o', name, cwd=tmp_path).returncode == 0
+        masks.append(read_mask(tmp_path/name))
+    assert (masks[0] == masks[1]).all() and masks[0].any()
+
+
+def test_no_folder_without_a_mask(photos, model, tmp_path):
+    (tmp_path/'words.jpg').write_text('these are words')
+    assert_faults(call('predict', '-m', model, '-i', 'nowhere.jpg', 'words.jpg', '-o', 'masks', cwd=tmp_path), 'nowhere.jpg', 'words.jpg')
+    assert not (tmp_path/'masks').exists()
 
 
 def test_a_full_disk_leaves_no_half_mask(photos, model, tmp_path):
@@ -286,6 +303,23 @@ def test_ctrl_c(photos, model, tmp_path):
     masks = list(tmp_path.glob('*.png'))
     assert 0 < len(masks) < 302 and all(map(is_mask, masks))
     assert not [p for p in tmp_path.iterdir() if p.suffix not in ('.jpg', '.png')]  # no temporary file is left
+
+
+@pytest.mark.parametrize('streams', ['2>&-', '>&-', '>&- 2>&- <&-', '| head -1', '2>&1 | head -c 1', '2>/dev/full'])
+def test_closed_streams(streams, photos, model, tmp_path):
+    "The work is done all the same, and the exit status says so"
+    words = shlex.join([str(BIN/'carvana-predict'), '-m', str(model), '-i', *map(str, photos)])
+    result = subprocess.run(['bash', '-o', 'pipefail', '-c', f'{words} {streams}'], cwd=tmp_path, capture_output=True, text=True, env=environment())
+    assert result.returncode == 0 and 'rror' not in result.stderr
+    assert all(is_mask(p.with_name(f'{p.stem}_OUT.png')) for p in photos)
+
+
+def test_full_standard_output(photos, model, tmp_path):
+    with open('/dev/full', 'w') as full:
+        words = [BIN/'carvana-predict', '-m', model, '-i', *photos]
+        result = subprocess.run([*map(str, words)], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, env=environment())
+    assert_faults(result, 'standard output: No space left')
+    assert len(list(tmp_path.glob('*_OUT.png'))) == 2
 
 
 # train
@@ -341,7 +375,7 @@ def test_wrong_data(studio, tmp_path):
     mask.unlink()
     for folder, name in [('nowhere', 'nowhere'), ('empty', 'empty'), (lacking, mask.stem.removesuffix('_mask'))]:
         assert_faults(call('train', folder, *SMALL, '-o', 'new.pth', cwd=tmp_path), name)
-    assert_faults(call('train', studio, *SMALL, '-o', 'absent/new.pth', cwd=tmp_path), 'absent')
+    assert_faults(call('train', studio, *SMALL, '-o', 'absent/new.pth', cwd=tmp_path), 'absent', status=2)
     assert not (tmp_path/'new.pth').exists()
 
 
@@ -351,7 +385,7 @@ def test_training_without_fastai(studio, tmp_path):
 
 def test_training_from_a_wrong_model(studio, tmp_path):
     (tmp_path/'wrong.pth').write_text('these are words')
-    assert_faults(call('train', studio, *SMALL, '-c', 'wrong.pth', '-o', 'new.pth', cwd=tmp_path), 'wrong.pth')
+    assert_faults(call('train', studio, '--device', 'cpu', '-c', 'wrong.pth', '-o', 'new.pth', cwd=tmp_path), 'wrong.pth')
 
 
 # score and demo

@@ -1,6 +1,7 @@
 "carvana-score: what its figures are, what it refuses, and whether it finds labels that were spoilt on purpose"
 import io, json, re, shutil
 from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -142,7 +143,7 @@ def test_a_submission_against_a_csv_file_of_masks(tmp_path):
 @pytest.mark.parametrize('words', [['data'], ['MODEL.pth', 'data', '--folds', '5'], ['MODEL.pth', 'data', '--audit', '5']])
 def test_a_command_line_without_sense(words, tmp_path):
     result = run(*words)
-    assert result.status == 2 and result.err.startswith('usage:')
+    assert result.status == 2 and len(lines(result.err)) == 1
 
 
 def test_an_empty_mask_has_no_boundary_and_json_knows_no_infinity(studio, tmp_path):
@@ -231,3 +232,16 @@ def test_disagreement_is_said_in_pixels():
     assert (found['area'], found['depth'], found['box'], found['lacking']) == (200, 10, [30, 150, 50, 160], True)
     assert found['weight'] == 20 * sum(range(1, 11))
     assert disagreement(true, np.zeros_like(true))['area'] == true.sum()  # a label that was forgotten
+
+
+def test_a_photo_that_cannot_be_scored(studio, model, tmp_path):
+    "It gets a line that names it, the others are scored, and the exit status is 1"
+    data = Path(shutil.copytree(studio, tmp_path/'data'))
+    small, words, *good = sorted((data/'train').iterdir())
+    mask = next((data/'train_masks').glob(f'{small.stem}_mask.*'))
+    write_mask(read_mask(mask)[::2], mask)
+    words.write_text('these are words')
+    result = run(model, data, '--anyway', '--json', 'score.json')
+    found = [line for line in lines(result.err) if 'does not list' not in line]
+    assert result.status == 1 and f'{mask}: is 240x80 and its photo 240x160' in found[0] and words.name in found[1] and '2 photos could not be scored' in found[2]
+    assert json.loads((tmp_path/'score.json').read_text())['variants']['network alone']['photos'] == len(good)

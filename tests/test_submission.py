@@ -199,7 +199,7 @@ def test_unreadable_photos_are_listed_and_mended(world_size, studio, truth, want
     output, options = tmp_path/'SUBMISSION.csv', dict(sample=studio.parent/'sample.csv', made_with=dict(model='truth'), world_size=world_size)
     told = set()
     for rank in range(world_size):
-        with pytest.warns(UserWarning) as caught, pytest.raises(SubmissionError, match='cannot be read; mend them') as error:
+        with pytest.warns(UserWarning) as caught, pytest.raises(SubmissionError, match='photos failed; fix them') as error:
             submit(studio, reads, output, rank=rank, **options)
         assert len([w for w in caught if 'cannot be decoded' in str(w.message)]) == str(error.value).count('.jpg')
         told |= {n for n in bad if n in str(error.value)}
@@ -293,7 +293,7 @@ def test_command_tells_of_each_unreadable_photo(studio, model, tmp_path):
     half.write_bytes(half.read_bytes()[:300])
     words.write_text('these are words')
     run = call('submit', folder, '-m', model, cwd=tmp_path)
-    assert_faults(run, half.name, words.name, '2 of 12 photos cannot be read')
+    assert_faults(run, half.name, words.name, '2 of 12 photos failed')
     assert left(tmp_path) == ['SUBMISSION.csv.parts', 'test']
     for photo in half, words: shutil.copy(studio/photo.name, photo)
     assert call('submit', folder, '-m', model, cwd=tmp_path).stdout.startswith('SUBMISSION.csv: 12 rows')

@@ -253,14 +253,13 @@ def predict_parser() -> argparse.ArgumentParser:
   %(prog)s -i front.jpg side.jpg           writes front_OUT.png and side_OUT.png
   %(prog)s -i front.jpg -o mask.png -t .7  keeps only pixels that are car with a probability of 0.7
   %(prog)s -i photos -o cars -f cutout     cuts out the cars of a folder into another folder
-  %(prog)s -i - -o - < front.jpg > mask.png              reads standard input, writes standard output
   %(prog)s -i 'car_*.jpg' --no-save --spin car.html      makes a page on which the mouse turns a car
   %(prog)s -i photos --viz --no-save       shows the masks of all photos in a folder""")
     add = p.add_argument
     add('--input', '-i', metavar='FILE', type=file, nargs='+', required=True,
-        help='photos; a folder stands for all photos in it and its subfolders, a pattern for all files that match it, - for standard input')
+        help='photos; a folder stands for all photos in it and its subfolders, a pattern for all files that match it')
     add('--output', '-o', metavar='FILE', type=file, nargs='+',
-        help='masks, one for each photo, or one folder for all, or - for standard output (default: <photo>_OUT.png beside each photo)')
+        help='masks, one for each photo, or one folder for all (default: <photo>_OUT.png beside each photo)')
     add('--output-format', '-f', choices=FORMATS,
         help='what is written: mask (the default), cutout (transparent around the car), background (the car on another one), '
              'overlay (the mask over the photo) or probability (16 bits, 65535 means 1)')

@@ -38,7 +38,7 @@ soak: $(VENV)/development
 	@SOAK=1 MPLBACKEND=agg $(BIN)/python -m pytest tests/test_submission.py tests/test_prediction.py
 
 lab: $(VENV)/development
-	@$(BIN)/jupyter lab nbs
+	@$(BIN)/jupyter lab nbs $(if $(filter 0,$(shell id -u)),--allow-root)
 
 # README.md is not Quarto's to write: nbdev does not touch one that is newer than its notebook.
 docs: quarto $(VENV)/development
@@ -61,7 +61,7 @@ $(VENV)/run-time: $(SETUP)
 	  echo "carvana_unet needs Python 3.11 or newer: install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@echo "Setting up $(VENV): 3.1 GB to download on Linux (torch and its CUDA libraries), 5.6 GB on disk."
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	@$(PIP) install -c constraints.txt -e .
+	@$(PIP) install --quiet -c constraints.txt -e .
 	@touch $@
 
 # pydensecrf2 comes as C++ source; only the CRF needs it.

@@ -7,18 +7,19 @@ __all__ = ['BAR', 'threshold', 'scale', 'positive', 'rate', 'weight', 'count', '
            'WRITERS', 'stop', 'known', 'one_line', 'warn', 'Lines', 'open_streams', 'command', 'Parser', 'checked',
            'named', 'file', 'check_place', 'check_folder', 'add_model', 'predict_parser', 'photos_in', 'split_pattern',
            'fitting', 'expand', 'refuse_overwriting', 'outputs_for', 'check_suffixes', 'can_show', 'picture', 'write',
-           'background', 'told', 'summary', 'predict_photos', 'show', 'check_spin', 'jobs_for', 'predict',
-           'train_parser', 'check_training', 'program', 'use_it', 'train_function', 'rates_of', 'find_rate',
-           'processes', 'check_settings', 'announce', 'train', 'score_parser', 'chosen_cars', 'chosen_pairs',
-           'refuse_trained', 'refuse_faulty', 'held_out', 'score_model', 'score_file', 'score_folds', 'doubtful',
-           'check_results', 'score', 'doctor_parser', 'tell', 'doctor', 'download_parser', 'download', 'submit_parser',
-           'made_with', 'submit', 'demo_parser', 'unseen_seeds', 'save_pictures', 'demo_studio', 'demo']
+           'background', 'told', 'summary', 'predict_photos', 'show', 'check_spin', 'jobs_for', 'pipes',
+           'predict_files', 'predict', 'train_parser', 'check_training', 'program', 'use_it', 'train_function',
+           'rates_of', 'find_rate', 'processes', 'check_settings', 'announce', 'train', 'score_parser', 'chosen_cars',
+           'chosen_pairs', 'refuse_trained', 'refuse_faulty', 'held_out', 'score_model', 'score_file', 'score_folds',
+           'doubtful', 'check_results', 'score', 'doctor_parser', 'tell', 'doctor', 'download_parser', 'download',
+           'submit_parser', 'made_with', 'submit', 'demo_parser', 'unseen_seeds', 'save_pictures', 'demo_studio',
+           'demo']
 
 # %% ../nbs/15_cli.ipynb #30d15417
 import argparse, functools, glob, itertools, os, re, shlex, shutil, sys, tempfile, time, warnings
 from collections import Counter
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
@@ -254,12 +255,13 @@ def predict_parser() -> argparse.ArgumentParser:
   %(prog)s -i front.jpg -o mask.png -t .7  keeps only pixels that are car with a probability of 0.7
   %(prog)s -i photos -o cars -f cutout     cuts out the cars of a folder into another folder
   %(prog)s -i 'car_*.jpg' --no-save --spin car.html      makes a page on which the mouse turns a car
+  %(prog)s -i - -o - < car.jpg > mask.png  reads and writes through pipes
   %(prog)s -i photos --viz --no-save       shows the masks of all photos in a folder""")
     add = p.add_argument
     add('--input', '-i', metavar='FILE', type=file, nargs='+', required=True,
-        help='photos; a folder stands for all photos in it and its subfolders, a pattern for all files that match it')
+        help='photos; a folder stands for all photos in it and its subfolders, a pattern for all files that match it; - is standard input')
     add('--output', '-o', metavar='FILE', type=file, nargs='+',
-        help='masks, one for each photo, or one folder for all (default: <photo>_OUT.png beside each photo)')
+        help='masks, one for each photo, or one folder for all (default: <photo>_OUT.png beside each photo); - is standard output')
     add('--output-format', '-f', choices=FORMATS,
         help='what is written: mask (the default), cutout (transparent around the car), background (the car on another one), '
              'overlay (the mask over the photo) or probability (16 bits, 65535 means 1)')
@@ -523,14 +525,31 @@ def jobs_for(
     if args.spin: return [(photo, None if (photo, o) in there else o) for photo, o in jobs], faults  # the turn takes them all
     return [job for job in jobs if job not in there], faults
 
-# %% ../nbs/15_cli.ipynb #2e34a201
-@command
-def predict(
-    argv: list[str] | None = None, # words of the command line; None: those of this process
+# %% ../nbs/15_cli.ipynb #f0065cd2
+@contextmanager
+def pipes(
+    args: argparse.Namespace,   # of `predict_parser`; files take the place of `-` in it
+) -> Iterator[None]:
+    "Let a file stand for standard input, and another one for standard output"
+    dash = Path('-')
+    piped = dash in args.input
+    if piped and not (args.output or args.no_save): args.output = [dash]
+    to_stdout = dash in (args.output or [])
+    if len(args.input) > 1 and (piped or to_stdout) or to_stdout and len(args.output) > 1: stop('- is one photo or one result; give no other beside it', 2)
+    with tempfile.TemporaryDirectory() as folder:
+        if piped:
+            args.input = [Path(folder, 'standard input')]
+            args.input[0].write_bytes(sys.stdin.buffer.read())
+        if to_stdout: args.output = [Path(folder, 'result.png')]
+        with redirect_stdout(sys.stderr) if to_stdout else nullcontext(): yield
+        if to_stdout and sys.__stdout__: sys.__stdout__.buffer.write(args.output[0].read_bytes())
+
+# %% ../nbs/15_cli.ipynb #41041715
+def predict_files(
+    parser: argparse.ArgumentParser,    # of `predict_parser`, for errors
+    args: argparse.Namespace,           # what it parsed
 ):
-    "Write the mask of every photo (`carvana-predict`, `python predict.py`)"
-    parser = predict_parser()
-    args = parser.parse_args(argv)
+    "Predict all photos that the command line names, and exit with status 1 if any failed"
     if (args.background or args.shadow) and args.output_format not in (None, 'background'):
         parser.error('--background and --shadow are for --output-format background')
     if args.no_save and args.output: parser.error('--no-save writes nothing, so leave --output out')
@@ -550,6 +569,16 @@ def predict(
         failed += predict_photos(predictor, jobs, args.viz and can_show(), views, **look)
         if views: print(write_spin(views, args.spin))
     if failed: raise SystemExit(1)
+
+# %% ../nbs/15_cli.ipynb #2e34a201
+@command
+def predict(
+    argv: list[str] | None = None, # words of the command line; None: those of this process
+):
+    "Write the mask of every photo (`carvana-predict`, `python predict.py`)"
+    parser = predict_parser()
+    args = parser.parse_args(argv)
+    with pipes(args): predict_files(parser, args)
 
 # %% ../nbs/15_cli.ipynb #80f6a03c
 def train_parser() -> argparse.ArgumentParser:

@@ -115,14 +115,7 @@ finally: print([m for m in ('torch', 'fastai', 'numpy', 'PIL', 'matplotlib') if 
 
 
 @pytest.mark.parametrize('name', ['predict', 'predict.py', 'train', 'train.py'])
-def test_help_answers_at_once(name, tmp_path):
-    "Half a second of processor time, as the machine may be busy with other things"
-    def seconds():
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return used.ru_utime + used.ru_stime
-    start = seconds()
-    assert call(name, '-h', cwd=tmp_path).stdout.startswith('usage:')
-    assert seconds() - start < .5
+def test_help(name, tmp_path): assert call(name, '-h', cwd=tmp_path).stdout.startswith('usage:')
 
 
 # predict
@@ -135,6 +128,27 @@ def test_predict_several(photos, model, tmp_path):
     assert [Path(line.split(':')[0]).name for line in result.stdout.splitlines()] == ['front_OUT.png', 'side_OUT.png']
     assert '2/2' in result.stderr  # the progress bar
     assert lines(result.stderr) == []
+
+
+def test_predict_through_pipes(photos, model, tmp_path):
+    def piped(*words, data=b''):
+        return subprocess.run([str(BIN/'carvana-predict'), '-m', str(model), *map(str, words)], input=data, cwd=tmp_path, capture_output=True, timeout=300,
+                              env=environment())
+    data = photos[0].read_bytes()
+    assert call('predict', '-m', model, '-i', photos[0], cwd=tmp_path).returncode == 0
+    mask = (tmp_path/'front_OUT.png').read_bytes()
+    for words in ['-i', '-', '-o', '-'], ['-i', '-'], ['-i', photos[0], '-o', '-']:
+        result = piped(*words, data=data)
+        assert (result.returncode, result.stdout) == (0, mask), result.stderr
+        assert b'% car' in result.stderr
+    assert piped('-i', '-', '-o', 'mask.png', data=data).returncode == 0
+    assert (tmp_path/'mask.png').read_bytes() == mask
+    for bad in b'', b'no photo', data[:100]:
+        result = piped('-i', '-', data=bad)
+        assert (result.returncode, result.stdout, result.stderr.count(b'\n')) == (1, b'', 1), result.stderr
+    for words in ['-i', '-', photos[0]], ['-i', *photos, '-o', '-'], ['-i', '-', '-o', '-', 'mask.png']:
+        result = piped(*words, data=data)
+        assert (result.returncode, result.stdout, result.stderr.count(b'\n')) == (2, b'', 1), result.stderr
 
 
 def test_predict_script_relative_names_and_model_of_the_working_folder(photos, model, tmp_path):

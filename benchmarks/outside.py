@@ -59,13 +59,13 @@ def models(folder):
         yield name, len(weights) / 2**20, remover(weights, *how)
 
 
-def photo_sets():
+def photo_sets(cars):
     "The studio's and the outside pairs of photo and mask"
     from carvana_unet.carvana import pairs, read_cars
-    for name, variable, first in [('studio', 'CARVANA_PATH', 10), ('outside', 'OUTSIDE_PATH', 0)]:
+    for name, variable, part in [('studio', 'CARVANA_PATH', slice(-cars, None)), ('outside', 'OUTSIDE_PATH', slice(None))]:
         root = os.environ.get(variable) or sys.exit(f'{variable} is not set; name a folder of photos and masks in it')
-        cars = set(read_cars(Path(root, 'valid_cars.txt'))[first:])
-        yield name, [pair for pair in pairs(root) if pair.car in cars]
+        chosen = set(read_cars(Path(root, 'valid_cars.txt'))[part])
+        yield name, [pair for pair in pairs(root) if pair.car in chosen]
 
 
 def score(mask, items):
@@ -80,16 +80,17 @@ def score(mask, items):
         scores.append(dice(found, read_mask(pair.mask)))
         cars.setdefault(pair.car, []).append(scores[-1])
     se = stdev([np.mean(s) for s in cars.values()]) / len(cars)**0.5
-    return dict(photos=len(scores), cars=len(cars), mean=round(float(np.mean(scores)), 5), se=round(float(se), 5), median=round(median(scores), 5),
+    return dict(photos=len(scores), cars=len(cars), mean=round(float(np.mean(scores)), 5), se=round(float(se), 5), median=round(float(median(scores)), 5),
                 worst=round(min(scores), 4), above_090=round(float(np.mean(np.array(scores) > 0.9)), 3), seconds=round(median(seconds), 3))
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('peers', metavar='FOLDER', help='with the wheel and the npm package')
+    p.add_argument('--cars', metavar='N', type=int, default=10, help='the last N cars of the studio (default: %(default)s)')
     p.add_argument('--output', metavar='FILE', type=Path, help='also write the figures there, as JSON')
     args, rows = p.parse_args(), []
-    sets = list(photo_sets())
+    sets = list(photo_sets(args.cars))
     for name, size, mask in models(args.peers):
         for where, items in sets:
             rows.append(dict(model=name, MiB=round(size, 1), where=where) | score(mask, items))

@@ -50,7 +50,7 @@ def open_error(
     return PhotoError(f'{path}: {CAUSES.get(code or 0, f"cannot be opened ({said}); check the name and the disk")}')
 
 def check_file(
-    path: str | Path,
+    path: str | Path,  # of a photo or mask
 ):
     "Raise `PhotoError` unless this is a regular file"
     try: mode = os.stat(path).st_mode
@@ -60,7 +60,7 @@ def check_file(
 
 # %% ../nbs/00_photos.ipynb #02fdd6d0
 def list_photos(
-    folder: str | Path,
+    folder: str | Path,         # holds photos
     subfolders: bool = False,   # search them, too? links to folders are not followed
     suffixes: Sequence[str] = PICTURES, # of what is wanted, in lower case
     onerror: Callable[[PhotoError], object] | None = None,  # gets an error for each folder that cannot be opened; None: raise it

@@ -304,7 +304,8 @@ def fitting(
     below = lambda parts: glob.glob(os.path.join(*parts), root_dir=root, recursive=True) if parts else ['.']
     for folder in sorted({root/f for n in range(len(rest)) for f in below(rest[:n]) if os.path.isdir(root/f)}):
         try: os.scandir(folder).close()
-        except OSError as e: faults is None or faults.append(str(open_error(folder, e)))
+        except OSError as e:
+            if faults is not None: faults.append(str(open_error(folder, e)))
     files = below(rest) or below([part.replace('[', '[[]') for part in rest])  # else the brackets are meant
     wanted = lambda p: not any(map(is_ignored, p.parts)) and not p.stem.endswith('_OUT') and (
         p.suffix.lower() in PICTURES or not os.path.isdir(root/p))

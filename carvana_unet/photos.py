@@ -159,7 +159,7 @@ def orientation(
     "EXIF orientation of an image"
     try: found = im.getexif().get(ExifTags.Base.Orientation)
     except Exception: return 1  # a damaged EXIF may raise anything
-    return found if found in range(1, 9) else 1
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 def _upright(
     im: Image.Image,    # decoded

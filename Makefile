@@ -3,6 +3,7 @@
 #   make test                    every notebook and everything in tests/, once
 #   make lint                    ruff on the notebooks, the package and the tests, pyright on the package; part of make test
 #   make soak                    the long forms: a submission killed at every line and 150 times at random, 1,000 photos, one of 12,000x8,000
+#   make reliability  wrong inputs of each kind, more than in make test, and how many of them failed
 #   make lab                     JupyterLab, opened on the notebooks
 #   make docs                    the site, in _docs/ (needs Quarto)
 #   make docs-check              the pages without Quarto, every link and picture among them; part of make test
@@ -21,7 +22,7 @@ ifneq ($(CARVANA_PATH),)
   export CARVANA_PATH
 endif
 
-.PHONY: demo test lint soak lab docs docs-check quarto readme
+.PHONY: demo test lint soak reliability lab docs docs-check quarto readme
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/run-time
@@ -36,6 +37,10 @@ lint: $(VENV)/development
 
 soak: $(VENV)/development
 	@SOAK=1 MPLBACKEND=agg $(BIN)/python -m pytest tests/test_submission.py tests/test_prediction.py
+
+reliability: $(VENV)/development
+	@RELIABILITY=5 MPLBACKEND=agg $(BIN)/python -m pytest tests/test_masks.py tests/test_files.py tests/test_faults.py tests/test_checkpoints.py \
+	  --reliability benchmarks/results/reliability.json
 
 lab: $(VENV)/development
 	@$(BIN)/jupyter lab nbs $(if $(filter 0,$(shell id -u)),--allow-root)

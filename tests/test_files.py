@@ -17,6 +17,8 @@ from carvana_unet.studio import studio_photo, write_studio
 from carvana_unet.submission import SubmissionError, expected_names, read_rows
 from test_commands import save_tiny
 
+pytestmark = pytest.mark.reliability('files of strangers: profiles, pipes, links, junk, lists')
+
 PHOTO, MASK = studio_photo(1, 3, size=(64, 96))
 RAW = Image.fromarray(PHOTO)
 VIVID = Image.merge('HSV', [Image.linear_gradient('L').rotate(90), Image.linear_gradient('L'), Image.new('L', (256, 256), 230)]).convert('RGB')

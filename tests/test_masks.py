@@ -14,6 +14,8 @@ from carvana_unet.carvana import FAULTS, Pair, check, examine, fix, pairs
 from carvana_unet.photos import PhotoError, read_classes, read_mask, read_photo, write_classes, write_mask
 from carvana_unet.studio import studio_photo, write_studio
 
+pytestmark = pytest.mark.reliability('masks stored in other ways')
+
 SIZE = (80, 120)
 grow = lambda mask, n: np.asarray(Image.fromarray(mask).convert('L').filter(ImageFilter.MaxFilter(n))) > 0
 border = lambda mask: grow(mask, 5) & ~mask

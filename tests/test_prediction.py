@@ -428,7 +428,7 @@ def test_backgrounds(photos, model, tmp_path):
     assert corner('--background', '#204060') == (32, 64, 96)
     Image.new('RGB', (9, 9), 'red').save(tmp_path/'red.png')
     assert corner('--background', 'red.png', '--shadow') == (255, 0, 0)
-    assert_faults(call('predict', '-m', model, '-i', photos[0], '-b', 'blu', cwd=tmp_path), 'blu: neither')
+    assert_faults(call('predict', '-m', model, '-i', photos[0], '-b', 'blu', cwd=tmp_path), 'blu: neither', status=2)
 
 
 def test_the_crf_without_pydensecrf(photos, model, tmp_path):

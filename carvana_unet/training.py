@@ -7,13 +7,13 @@ __all__ = ['RANGES', 'Bf16', 'KeepMemory', 'FullSizeDice', 'KeepBest', 'WeightAv
            'noted_signals', 'Stopped', 'KeepState', 'RestartingLearner', 'draw_curve', 'LearningCurve', 'draw_worst',
            'Pictures', 'adamw', 'load_imagenet', 'machine_memory', 'check_memory', 'new_net', 'loaded_net',
            'encoder_and_rest', 'as_folders', 'check_ranges', 'split_for_training', 'step_bytes', 'check_step',
-           'prepare', 'tensorboard_callback', 'Accumulate', 'find_lr', 'share', 'run_cycle', 'finished', 'best_so_far',
-           'check_output', 'train']
+           'prepare', 'tensorboard_callback', 'Accumulate', 'find_lr', 'share', 'run_cycle', 'finished', 'refuse_other',
+           'best_so_far', 'check_output', 'train']
 
 # %% ../nbs/10_training.ipynb #5a7b68de
 import ctypes, gc, io, os, random, shlex, signal, sys, tempfile, threading, time
 from collections.abc import Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from statistics import median
 from pathlib import Path
@@ -672,6 +672,17 @@ def finished(
     except CheckpointError: return None
     return ck if ck.recipe.get('settings') == settings and len(ck.recipe.get('curve', [])) == settings['epochs'] else None
 
+# %% ../nbs/10_training.ipynb #e7bf4754
+def refuse_other(
+    output: str | Path, # of a training
+    settings: dict,     # of the training
+):
+    "Raises `TrainingError` if there is a model that another training wrote"
+    if not Path(output).exists(): return
+    with suppress(CheckpointError):
+        if load_checkpoint(output).recipe.get('settings') == settings: return
+    raise TrainingError(f'{output}: is not of this training; choose another --output, or move it away')
+
 # %% ../nbs/10_training.ipynb #1f03b529
 def best_so_far(
     output: str | Path, # of a training that is not finished
@@ -716,9 +727,11 @@ def train(
     batches = dict(batch_size=kwargs.pop('batch_size', 8), accumulate=kwargs.pop('accumulate', 1))
     if path.exists() and not resume:
         raise TrainingError(f'{path}: a training that is not finished; resume it with --resume, or delete this file to start over')
-    if resume and not path.exists() and (ck := finished(output, settings)):
-        print(f'{Path(output).name}: this training is finished')
-        return ck
+    if resume and not path.exists():
+        if ck := finished(output, settings):
+            print(f'{Path(output).name}: this training is finished')
+            return ck
+        refuse_other(output, settings)
     while True:
         keep = KeepState(path, settings, batches)
         if state := keep.load():

@@ -298,6 +298,16 @@ def test_a_name_that_another_file_takes(folder, tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_resume_does_not_replace_the_model_of_another_training(folder, tmp_path, monkeypatch):
+    from carvana_unet import training
+    monkeypatch.setenv('XDG_CACHE_HOME', str(folder))
+    model = (tmp_path/'other.pth')
+    model.write_bytes((folder/'whole.pth').read_bytes())
+    with pytest.raises(training.TrainingError, match='is not of this training'):
+        training.train(folder/'studio', model, resume=True, **{**OPTIONS, 'epochs': 7})
+    assert model.read_bytes() == (folder/'whole.pth').read_bytes()
+
+
 def test_a_state_without_its_best_epoch(folder, tmp_path, monkeypatch):
     "A restart says that the best epoch so far is gone, or that the state is damaged"
     from carvana_unet import training

@@ -4,7 +4,7 @@
     CARVANA_PATH=... python benchmarks/crf.py           real ones: fitted on the first half of valid_cars.txt, reported on the second
     python benchmarks/crf.py -m MODEL.pth QUARTER.pth@0.25 --views 4 -o benchmarks/results/crf.json
 
-Prints dice, seconds and memory; with -o writes every photo's numbers, which the notebook 07_crf plots.
+Prints dice, seconds and memory; with -o writes every photo's numbers, which the notebook 09_crf plots.
 """
 import argparse, hashlib, json, os, shlex, sys, tempfile, time
 from dataclasses import asdict

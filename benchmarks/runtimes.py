@@ -12,7 +12,9 @@ from statistics import median
 
 import torch
 
-from carvana_unet.prediction import Predictor, fold, has_bf16, shrink
+from carvana_unet.prediction import Predictor, fold
+from carvana_unet.squares import shrink
+from carvana_unet.unet import has_bf16
 from carvana_unet.studio import studio_photo
 
 

@@ -23,8 +23,8 @@ import torch
 from .carvana import CarvanaError, Pair, car_view, pairs
 from .crf import CRF, GATED, refine
 from .photos import COLOURS, cutout, list_photos, read_mask, read_photo, write_classes, write_mask, write_photo
-from .prediction import Prediction, Predictor, Small, car, enlarge, shrink
-from .squares import square_origins
+from .prediction import Prediction, Predictor, Small, car
+from .squares import enlarge, shrink, square_origins
 
 # %% ../nbs/14_explorer.ipynb #1fe60e39
 class Shot(NamedTuple):

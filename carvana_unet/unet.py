@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LIMITS', 'DoubleConv', 'Up', 'UNet', 'SameConv', 'conv_norm', 'InvertedResidual', 'EfficientNetLite0', 'EncoderUNet',
-           'fastai_unet', 'ArchError', 'brief', 'check_arch', 'build']
+           'fastai_unet', 'ArchError', 'brief', 'check_arch', 'build', 'has_bf16', 'autocast']
 
 # %% ../nbs/04_unet.ipynb #b76f6813
 import reprlib
@@ -241,3 +241,20 @@ def build(
     if name == 'unet': return UNet(**kwargs)
     if name == 'efficientnet_lite0': return EncoderUNet(**kwargs)
     return fastai_unet(name, **kwargs)
+
+# %% ../nbs/04_unet.ipynb #5f19dac1
+def has_bf16(
+    device: torch.device,  # where the network runs
+) -> bool:
+    "Whether bfloat16 arithmetic is done in hardware there"
+    if device.type == 'cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
+    probes = ('_is_avx512_bf16_supported', '_is_amx_tile_supported')
+    onednn = getattr(torch.ops.mkldnn, '_is_mkldnn_bf16_supported', lambda: True)  # ONEDNN_MAX_CPU_ISA may keep it from what the processor has
+    return device.type == 'cpu' and any(getattr(torch.cpu, p, lambda: False)() for p in probes) and onednn()
+
+# %% ../nbs/04_unet.ipynb #a39e4590
+def autocast(
+    device: torch.device,  # where the network runs
+):                         # a context manager
+    "Compute in bfloat16 where the hardware does, else as it is"
+    return torch.autocast(device.type, torch.bfloat16) if has_bf16(device) else nullcontext()

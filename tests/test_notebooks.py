@@ -30,7 +30,7 @@ def failure(notebook):
 
 @pytest.mark.parametrize('notebook', NOTEBOOKS, ids=lambda p: str(p.relative_to(ROOT/'nbs')))
 def test_notebook(notebook):
-    if notebook.stem in ('07_crf', 'predict_and_refine'): pytest.importorskip('pydensecrf', reason='pydensecrf is not installed')  # make test goes on without it
+    if notebook.stem in ('09_crf', 'predict_and_refine'): pytest.importorskip('pydensecrf', reason='pydensecrf is not installed')  # make test goes on without it
     # A process of its own, newly started: no notebook profits from what another one imported, seeded or set.
     with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool: reason = pool.submit(failure, notebook).result()
     if reason: pytest.fail(f'{notebook.relative_to(ROOT)}, {reason}', pytrace=False)

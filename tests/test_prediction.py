@@ -15,7 +15,9 @@ from torch import nn
 
 from carvana_unet.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from carvana_unet.photos import PhotoError, read_classes, read_photo
-from carvana_unet.prediction import Predictor, PredictionError, bytes_per_pixel, has_bf16, overlapped, shrink
+from carvana_unet.prediction import Predictor, PredictionError, bytes_per_pixel, overlapped
+from carvana_unet.squares import shrink
+from carvana_unet.unet import has_bf16
 from carvana_unet.studio import studio_photo
 from carvana_unet.unet import UNet
 from test_commands import assert_faults, call, cache, model, photos, studio, without  # noqa: F401, fixtures, too

@@ -101,7 +101,7 @@ def empty(wheel, tmp_path_factory):
 
 def test_the_wheel_is_complete(wheel):
     with zipfile.ZipFile(wheel) as z: names = {n.split('/', 1)[1] for n in z.namelist()}
-    assert {p.name for p in (ROOT/'carvana_unet').glob('*.py')} | {"MODEL.pth", "MODEL_small.pth", 'static/explorer.js', 'static/explorer.css', 'licenses/LICENSE'} <= names
+    assert {p.relative_to(ROOT/'carvana_unet').as_posix() for p in (ROOT/'carvana_unet').rglob('*.py')} | {"MODEL.pth", "MODEL_small.pth", 'static/explorer.js', 'static/explorer.css', 'licenses/LICENSE'} <= names
     assert wheel.stat().st_size < 28 * 2**20
 
 
@@ -132,7 +132,7 @@ def test_the_requirements_cover_every_import(metadata):
     lines = metadata.get_all('Requires-Dist')
     base = requirements(line for line in lines if 'extra ==' not in line)
     extra = requirements(line for line in lines if any(f'extra == "{name}"' in line for name in ('train', 'crf', 'explore')))
-    for file in (ROOT/'carvana_unet').glob('*.py'):
+    for file in (ROOT/'carvana_unet').rglob('*.py'):
         if file.stem == 'site': continue  # nbdev calls it, and nobody else
         tree = ast.parse(file.read_text(encoding='utf-8'))
         at_once = ast.Module([n for n in tree.body if not isinstance(n, (ast.FunctionDef, ast.ClassDef))], [])
@@ -178,7 +178,7 @@ def test_it_can_be_cited():
     assert 'version' not in cited  # it stands in settings.ini alone
 
 
-@pytest.mark.parametrize('module', sorted((ROOT/'carvana_unet').glob('[a-z]*.py')), ids=lambda p: p.stem)
+@pytest.mark.parametrize('module', sorted((ROOT/'carvana_unet').rglob('[a-z]*.py')), ids=lambda p: p.stem)
 def test_everything_public_says_what_it_is(module):
     text = module.read_text(encoding='utf-8')
     assert list(untold(ast.parse(text).body, text.splitlines())) == []

@@ -1,4 +1,4 @@
-"""Run lengths: `carvana_unet.rle` beside pycocotools' compiled encoder, in one run, on full-size masks.
+"""Run lengths: `carvana_unet.submission` beside pycocotools' compiled encoder, in one run, on full-size masks.
 
     pip install pycocotools
     python benchmarks/rle.py [--photos 32] [--repeats 20] [-o benchmarks/results/rle.json]
@@ -16,7 +16,7 @@ import numpy as np
 from pycocotools import mask as coco
 
 from carvana_unet.photos import read_mask
-from carvana_unet.rle import decode, encode
+from carvana_unet.submission import decode, encode
 from carvana_unet.studio import studio_photo
 
 

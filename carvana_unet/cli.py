@@ -892,7 +892,7 @@ def score_file(
     "Score a submission against true masks"
     from carvana_unet.carvana import car_view, pairs
     from carvana_unet.photos import list_photos, read_mask
-    from carvana_unet.rle import decode
+    from carvana_unet.submission import decode
     from carvana_unet.scoring import score_submission, true_masks
     truth = true_masks(args.data)
     wanted = chosen_cars({car_view(name)[0] for name in truth}, args.data, args.cars, args.first, args.last)
@@ -913,7 +913,7 @@ def score_folds(
     from carvana_unet.carvana import pairs
     train = train_function()
     from carvana_unet.photos import read_mask
-    from carvana_unet.rle import decode
+    from carvana_unet.submission import decode
     from carvana_unet.scoring import cross_validate
     refuse_faulty([p.mask for p in pairs(args.data)], anyway=args.anyway)
     rows, rles = cross_validate(args.data, args.folds, progress=True, train=train, keep=args.models,

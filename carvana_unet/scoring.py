@@ -27,8 +27,7 @@ from .crf import Fit, fit_crf
 from .dice import boundary, boundary_distances, boundary_error, dice, iou
 from .photos import PhotoError, list_photos, read_mask, read_photo, write_text
 from .prediction import Predictor, evaluate
-from .rle import RLEError, decode, encode
-from .submission import photo_error, read_rows
+from .submission import RLEError, decode, encode, photo_error, read_rows
 
 # %% ../nbs/13_scoring.ipynb #9c6b2255
 class ScoringError(ValueError):

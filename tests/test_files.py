@@ -11,10 +11,9 @@ from carvana_unet import photos
 from carvana_unet.carvana import CarvanaError, check, pairs, read_cars
 from carvana_unet.cli import doctor, expand, predict
 from carvana_unet.photos import PhotoError, decoders, image_size, list_photos, open_image, read_classes, read_mask, read_photo, read_reduced
-from carvana_unet.rle import encode
 from carvana_unet.scoring import score_submission, true_masks
 from carvana_unet.studio import studio_photo, write_studio
-from carvana_unet.submission import SubmissionError, expected_names, read_rows
+from carvana_unet.submission import SubmissionError, encode, expected_names, read_rows
 from test_commands import save_tiny
 
 pytestmark = pytest.mark.reliability('files of strangers: profiles, pipes, links, junk, lists')

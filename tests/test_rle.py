@@ -8,7 +8,7 @@ from hypothesis import example, given, settings, strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
-from carvana_unet.rle import RLEError, decode, edges, encode
+from carvana_unet.submission import RLEError, decode, edges, encode
 
 DATA = os.environ.get('CARVANA_PATH')
 exact = settings(max_examples=300, deadline=None, derandomize=True, database=None)

@@ -16,7 +16,7 @@ from carvana_unet.checkpoints import Checkpoint, load_checkpoint, save_checkpoin
 from carvana_unet.dice import dice
 from carvana_unet.photos import read_mask, read_photo, write_mask
 from carvana_unet.prediction import Predictor
-from carvana_unet.rle import encode
+from carvana_unet.submission import encode
 from carvana_unet.scoring import audit, cross_validate, disagreement, folds_of, standard_error
 from carvana_unet.studio import car_id, write_studio
 from carvana_unet.unet import UNet

@@ -9,9 +9,8 @@ import pytest
 from PIL import Image
 
 from carvana_unet.photos import PhotoError, read_mask
-from carvana_unet.rle import decode
 from carvana_unet.studio import write_studio
-from carvana_unet.submission import HEADER, SubmissionError, read_rows, submit
+from carvana_unet.submission import HEADER, SubmissionError, decode, read_rows, submit
 from test_commands import BIN, assert_faults, call, environment, model  # noqa: F401, a fixture
 
 SOAK = bool(os.environ.get('SOAK'))

@@ -16,7 +16,7 @@ from PIL import Image, ImageFilter
 from ..photos import write_classes
 from .bodies import car_id, draw_car
 from .charts import BRIGHT, CLOTH, DARK, GLASS, TINT, charts
-from .light import material_at, materials, shade, surface
+from .light import lit_colour, material_at, materials, surface
 from .meshes import CABIN, HULL, UNDER, WHEEL, car_mesh
 from .room import backdrop, camera, draw_studio, on_floor, shadow_plan
 from .visibility import face_buffer, visible
@@ -68,7 +68,7 @@ def render_car(
     low = np.clip(.3 + .9 * t[:, 2], .2, 1)
     low = np.where(part == WHEEL, np.float32(.75), np.where(part == UNDER, np.float32(.15), low)).astype(np.float32)
     pic = np.zeros((h, w, 3), np.float32)
-    pic[rows, cols] = shade(materials(c)[mat], n, eye, low, k.light)
+    pic[rows, cols] = lit_colour(materials(c)[mat], n, eye, low, k.light)
     parts, made_of = np.zeros((h, w), np.uint8), np.zeros((h, w), np.uint8)
     parts[rows, cols], made_of[rows, cols] = part + 1, mat
     return box, pic, cover, parts, made_of

@@ -167,7 +167,7 @@ def foretold(predictor, items):
 def elsewhere(photo, mask):
     "The car where it never was in training, and no car; each with its true mask"
     import numpy as np
-    from carvana_unet.photos import on_background
+    from carvana_unet.cutouts import on_background
     h, w = mask.shape
     rows, columns = np.mgrid[:h, :w]
     tiles = np.uint8(90 + 60 * (rows // 90 % 2 ^ columns // 110 % 2))[..., None].repeat(3, 2)

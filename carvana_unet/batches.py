@@ -8,7 +8,7 @@ __all__ = ['AUGMENTATIONS', 'decode', 'cache_folder', 'forget_old', 'decoded', '
            'Square', 'squares_block', 'SeededDL', 'resident', 'scenes_for', 'dataloaders']
 
 # %% ../nbs/07_batches.ipynb #4c3fb05c
-import functools, hashlib, inspect, math, os, random, shutil, sys, tempfile, threading, time, warnings
+import functools, hashlib, inspect, math, os, random, shutil, sys, tempfile, time, warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +25,7 @@ from PIL import Image
 from torchvision.transforms.v2.functional import jpeg
 from tqdm import tqdm
 from .carvana import CarvanaError, Pair
-from .photos import PhotoError, list_photos, read_classes, read_mask, read_photo
+from .photos import PhotoError, bounding_box, list_photos, read_classes, read_mask, read_photo, replacing
 from .squares import shrink, split
 
 # %% ../nbs/07_batches.ipynb #f32010c6
@@ -120,14 +120,11 @@ def _keep(
     x: np.ndarray,      # uint8 (h, w, 4)
 ) -> np.ndarray:        # the same, memory-mapped
     "Put a photo into the cache; raises `CarvanaError` where there is no room"
-    part = path.with_suffix(f'.{os.getpid()}.{threading.get_ident()}.part')
     try:
-        with open(part, 'wb') as f: np.save(f, x)
-        os.replace(part, path)
+        with replacing(path) as part, open(part, 'wb') as f: np.save(f, x)
         return _mapped(path)
     except OSError as e:
         raise CarvanaError(f'{path.parent}: decoded photos cannot be kept there ({e.strerror}); make room, or set XDG_CACHE_HOME to another folder') from None
-    finally: part.unlink(missing_ok=True)
 
 # %% ../nbs/07_batches.ipynb #d1a7c3e5
 def decoded(
@@ -247,11 +244,11 @@ def cut_car(
     margin: float = 0.1,    # of the car's width, on all sides, as far as the photo reaches
 ) -> torch.Tensor | None:   # uint8 (4, h, w), a view; None: no car
     "The part of a photo that shows the car and its shadow"
-    mask = photo[3] > 127
-    if not mask.any(): return None
-    (top, bottom), (left, right) = ((line.nonzero()[0].item(), line.nonzero()[-1].item() + 1) for line in (mask.any(1), mask.any(0)))
-    m = round(margin * (right - left))
-    return photo[:, max(top - m, 0):bottom + m, max(left - m, 0):right + m]
+    box = bounding_box((photo[3] > 127).numpy())
+    if box is None: return None
+    rows, cols = box
+    m = round(margin * (cols.stop - cols.start))
+    return photo[:, max(rows.start - m, 0):rows.stop + m, max(cols.start - m, 0):cols.stop + m]
 
 def shade(
     car: torch.Tensor,  # uint8 (4, h, w), of `cut_car`

@@ -8,7 +8,7 @@ __all__ = ['FIELDS', 'FLOATS', 'MAX_BYTES', 'LOW_TRUST', 'Checkpoint', 'write_at
            'read_state', 'is_shipped', 'load_checkpoint', 'find_model']
 
 # %% ../nbs/06_checkpoints.ipynb #3e4cf07a
-import io, os, zipfile
+import io, zipfile
 from collections.abc import Callable
 from importlib.resources import files
 from dataclasses import dataclass, field, fields
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
+from .photos import replacing
 from .unet import ArchError, brief, build
 
 # %% ../nbs/06_checkpoints.ipynb #4ac85f9e
@@ -51,15 +52,10 @@ def write_atomically(
     state: dict,        # what `torch.save` can write
     path: str | Path,   # where to
 ):
-    "Write a file whole or not at all: under another name first"
-    path = Path(path)
-    part = path.with_name(f'.{path.name}.{os.getpid()}.part')
+    "Write a file whole or not at all"
     buffer = io.BytesIO()  # so that a full disk is an OSError with a file name
     torch.save(state, buffer)
-    try:
-        part.write_bytes(buffer.getbuffer())
-        os.replace(part, path)
-    finally: part.unlink(missing_ok=True) if path.parent.is_dir() else None
+    with replacing(path) as part: part.write_bytes(buffer.getbuffer())
 
 def save_checkpoint(
     ck: Checkpoint,     # what to write

@@ -400,11 +400,12 @@ def picture(
     "What is to be written of a prediction, as an array"
     if style == 'mask': return found.classes if len(found.small) > 2 else found.mask
     if style == 'probability': return found.probability
-    from carvana_unet.photos import cutout, on_background, overlay, read_photo, soft_alpha
+    from carvana_unet.cutouts import cut_out, on_background, soft_alpha
+    from carvana_unet.photos import overlay, read_photo
     seen = read_photo(photo) if isinstance(photo, (str, Path)) else photo
     if style == 'overlay': return overlay(seen, found.mask)
     alpha = soft_alpha(found.probability, found.threshold)
-    return cutout(seen, alpha) if style == 'cutout' else on_background(seen, alpha, background, shadow)
+    return cut_out(seen, alpha) if style == 'cutout' else on_background(seen, alpha, background, shadow)
 
 # %% ../nbs/19_cli.ipynb #fe9aff47
 def write(
@@ -560,7 +561,7 @@ def predict_files(
     for fault in faults: print(fault, file=sys.stderr)
     failed = len(faults)
     if jobs:
-        from carvana_unet.photos import write_spin
+        from carvana_unet.cutouts import write_spin
         from carvana_unet.prediction import Predictor
         look = dict(style=style, background=background(args.background), shadow=args.shadow)
         predictor = Predictor(args.model, device='cpu' if args.cpu else None, scale=args.scale, threshold=args.mask_threshold,

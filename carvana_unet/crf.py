@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 from .dice import boundary, dice
+from .photos import bounding_box
 from .unet import brief
 
 # %% ../nbs/09_crf.ipynb #f59e7c6a
@@ -134,14 +135,10 @@ def _check(photo: np.ndarray, probability: np.ndarray):
 def _box(
     probability: np.ndarray,    # float32 (H, W) in [0, 1]
     params: CRF,                # of these, `radius` and `bilateral_sxy`
-) -> tuple[slice, slice] | None: # rows and columns; None: there is no outline
+) -> tuple[slice, slice] | None: # rows and columns; None: there is no boundary
     "What of the photo the field needs to see"
     if not isfinite(params.radius): return np.s_[:, :]
-    outline, margin = boundary(probability > .5), round(params.radius + params.bilateral_sxy) + 1
-    rows, cols = (np.flatnonzero(outline.any(axis)) for axis in (1, 0))
-    if not len(rows): return None
-    high, wide = (slice(max(0, i[0] - margin), i[-1] + margin + 1) for i in (rows, cols))
-    return high, wide
+    return bounding_box(boundary(probability > .5), margin=round(params.radius + params.bilateral_sxy) + 1)
 
 # %% ../nbs/09_crf.ipynb #738bfbde
 def _resize(x: np.ndarray, hw: tuple[int, ...], how: Image.Resampling) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 import torch.nn.functional as F
+from .photos import bounding_box
 
 # %% ../nbs/05_dice.ipynb #ef0fd1f6
 def dice(
@@ -56,9 +57,7 @@ def boundary_distances(
 ) -> np.ndarray:       # float (n,), pixels
     "From each boundary pixel of either mask to the nearest one of the other"
     from scipy.ndimage import distance_transform_edt
-    either = pred | true
-    rows, cols = (np.flatnonzero(either.any(i)) for i in (1, 0))
-    box = np.s_[rows[0]:rows[-1] + 1, cols[0]:cols[-1] + 1]
+    box = bounding_box(pred | true)
     p, t = boundary(pred)[box], boundary(true)[box]
     return np.concatenate([distance_transform_edt(~t)[p], distance_transform_edt(~p)[t]])
 

@@ -8,7 +8,7 @@ __all__ = ['CRF_KNOBS', 'STATIC', 'VIEWS', 'PAGE', 'Shot', 'ExplorerError', 'sho
            'thumbnail', 'unused', 'plain', 'RateExplorer', 'show_squares']
 
 # %% ../nbs/14_explorer.ipynb #46d131de
-import base64, collections, functools, io, json, os, threading, time, weakref
+import base64, collections, functools, io, json, threading, time, weakref
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from importlib.resources import files
@@ -22,7 +22,9 @@ from PIL import Image
 import torch
 from .carvana import CarvanaError, Pair, car_view, pairs
 from .crf import CRF, GATED, refine
-from .photos import COLOURS, cutout, list_photos, read_mask, read_photo, write_classes, write_mask, write_photo
+from .cutouts import cut_out
+from .photos import COLOURS, PhotoError, list_photos, read_mask, read_photo
+from .photos import write_classes, write_mask, write_photo, write_text
 from .prediction import Prediction, Predictor, Small, car
 from .squares import enlarge, shrink, square_origins
 
@@ -456,7 +458,7 @@ def _save(self: MaskExplorer,
     write = lambda path: write_classes(labels, path) if classes else write_mask(drawn, path)
     def job():
         if what == 'mask': path = write(shot.photo.with_name(f'{shot.photo.stem}_OUT.png'))
-        elif what == 'cutout': path = write_photo(cutout(self.stages.photo(index), drawn), shot.photo.with_name(f'{shot.photo.stem}_cutout_OUT.png'))
+        elif what == 'cutout': path = write_photo(cut_out(self.stages.photo(index), drawn), shot.photo.with_name(f'{shot.photo.stem}_cutout_OUT.png'))
         else: path = write(unused(old.with_name(f'{old.stem}_corrected_OUT.png')))
         return f'{path}: written'
     self._try(index, job)
@@ -514,14 +516,9 @@ def save(self: Drawn,
 ) -> Path: # `path`
     "Write the explorer as one page that needs neither Python nor a network; raises `ExplorerError` if it cannot be written"
     data = json.dumps(plain(self.kept(size)), ensure_ascii=False).replace('<', '\\u003c')
-    path = Path(path)
-    part = path.with_name(f'.{path.name}.{os.getpid()}.part')
-    try:
-        part.write_text(PAGE % ((STATIC/'explorer.css').read_text(), (STATIC/'explorer.js').read_text(), data), encoding='utf-8')
-        os.replace(part, path)
-    except OSError as e: raise ExplorerError(f'{path}: cannot be written ({e.strerror or e}); choose another place') from None
-    finally: part.unlink(missing_ok=True) if path.parent.is_dir() else None
-    return path
+    page = PAGE % ((STATIC/'explorer.css').read_text(), (STATIC/'explorer.js').read_text(), data)
+    try: return write_text(page, path)
+    except PhotoError as e: raise ExplorerError(str(e)) from None
 
 # %% ../nbs/14_explorer.ipynb #f99fe06b
 class RateExplorer(Drawn):

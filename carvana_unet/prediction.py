@@ -29,7 +29,7 @@ from .carvana import Pair
 from .checkpoints import LOW_TRUST as LOW_TRUST, Checkpoint, find_model, load_checkpoint
 from .crf import CRF, GATED, refine, stored_crf
 from .dice import boundary, boundary_error, dice
-from .photos import cutout as cut_out, read_classes, read_mask, read_photo, read_reduced, soft_alpha, write_photo
+from .photos import read_classes, read_mask, read_photo, read_reduced
 from .squares import disagreement, enlarge, merge, shrink, split, tiled
 from .unet import autocast, has_bf16
 
@@ -146,23 +146,6 @@ def pixels(
     if photo.dtype != np.uint8 or photo.ndim not in (2, 3) or channels not in ((1,), (3,), (4,)) or not photo.size:
         raise ValueError(f'the photo is {kind}; it has to be {PHOTOS}')
     return photo if channels == (3,) else read_photo(Image.fromarray(photo[..., 0] if photo.shape[2:] == (1,) else photo))
-
-# %% ../nbs/10_prediction.ipynb #7d2e0f07
-@patch
-def cutout(self: Prediction) -> np.ndarray: # uint8 (H, W, 4): RGBA
-    "The car on nothing, its edge as soft as the probability; raises `PhotoError` or `PredictionError` if the photo cannot be had"
-    if self.photo is None: raise PredictionError('this prediction does not know its photo; make it with Predictor.predict')
-    if isinstance(self.photo, (np.ndarray, torch.Tensor)): photo = pixels(self.photo)
-    else: photo = read_photo(self.photo)
-    if photo.shape[:2] != self.hw: raise PredictionError(f'{self.photo}: has another size than when it was predicted; predict it again')
-    return cut_out(photo, soft_alpha(self.probability, self.threshold))
-
-@patch
-def save(self: Prediction,
-    path: str | Path,   # .png
-) -> Path:              # `path`
-    "Write the cut-out, whole or not at all; raises `PhotoError` if it cannot be written"
-    return write_photo(self.cutout(), path)
 
 # %% ../nbs/10_prediction.ipynb #f063acee
 def doubts(

@@ -49,13 +49,13 @@ def draw_picture():
     from PIL import Image
     from matplotlib import colormaps
     from carvana_unet import Predictor
-    from carvana_unet.photos import cutout, soft_alpha
+    from carvana_unet.cutouts import cut_out, soft_alpha
     from carvana_unet.studio import studio_photo
     photo, _ = studio_photo(SEED, VIEW)
     found = Predictor().predict(photo)
     rows, columns = np.indices(found.mask.shape) // 64
     board = Image.fromarray(np.where((rows + columns) % 2, 255, 220).astype(np.uint8)).convert('RGBA')
-    board.alpha_composite(Image.fromarray(cutout(photo, soft_alpha(found.probability, found.threshold))))
+    board.alpha_composite(Image.fromarray(cut_out(photo, soft_alpha(found.probability, found.threshold))))
     sure = Image.fromarray(colormaps['viridis'](found.probability, bytes=True))
     pictures = [Image.fromarray(photo), sure, Image.fromarray(found.mask), board]
     row = np.concatenate([np.asarray(p.convert('RGB')) for p in pictures], axis=1)

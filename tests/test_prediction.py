@@ -15,7 +15,8 @@ from torch import nn
 
 from carvana_unet.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from carvana_unet.photos import PhotoError, read_classes, read_photo
-from carvana_unet.prediction import Predictor, PredictionError, bytes_per_pixel, overlapped
+from carvana_unet import Predictor
+from carvana_unet.prediction import PredictionError, bytes_per_pixel, overlapped
 from carvana_unet.squares import shrink
 from carvana_unet.unet import has_bf16
 from carvana_unet.studio import studio_photo
@@ -233,7 +234,7 @@ def test_a_prediction_is_one_line_and_keeps_no_pixels_of_a_file(photos, tmp_path
     with pytest.raises(PhotoError, match='car.jpg'): found.save(tmp_path/'car.jpg')
     with pytest.raises(PhotoError, match='nowhere'): found.save(tmp_path/'nowhere'/'car.png')
     Image.new('RGB', (50, 40)).save(photos[0])
-    with pytest.raises(PredictionError, match='another size'): found.cutout()
+    with pytest.raises(PredictionError, match='its size has changed'): found.cutout()
     photos[0].unlink()
     with pytest.raises(PhotoError, match='no such file'): found.cutout()
 

@@ -12,8 +12,8 @@ __all__ = ['BAR', 'threshold', 'scale', 'positive', 'rate', 'weight', 'count', '
            'rates_of', 'find_rate', 'processes', 'check_settings', 'announce', 'train', 'score_parser', 'chosen_cars',
            'chosen_pairs', 'refuse_trained', 'refuse_faulty', 'held_out', 'score_model', 'score_file', 'score_folds',
            'doubtful', 'check_results', 'score', 'doctor_parser', 'tell', 'doctor', 'download_parser', 'download',
-           'submit_parser', 'made_with', 'submit', 'demo_parser', 'unseen_seeds', 'save_pictures', 'demo_studio',
-           'demo']
+           'submit_parser', 'made_with', 'submit', 'export_parser', 'export', 'demo_parser', 'unseen_seeds',
+           'save_pictures', 'demo_studio', 'demo']
 
 # %% ../nbs/19_cli.ipynb #30d15417
 import argparse, functools, glob, itertools, os, re, shlex, shutil, sys, tempfile, time, warnings
@@ -1099,6 +1099,33 @@ def submit(
     if made: print(f"{args.output}: {made['rows']:,} rows, {made['bytes'] / 1e6:,.1f} MB, verified")
     else: print(f'rank {rank} of {world_size}: done with its share; the last process to finish writes {args.output}. '
                 'If none is running, run the command again')
+
+# %% ../nbs/19_cli.ipynb #9f90219b
+def export_parser() -> argparse.ArgumentParser:
+    "The command line of `carvana-export`"
+    p = Parser('Write a checkpoint as one ONNX file: photo in, probability out, in any runtime.')
+    p.add_argument('model', metavar='MODEL.pth', type=file, nargs='?', default=Path('MODEL.pth'),
+        help='checkpoint to export (default: the one that the package ships)')
+    p.add_argument('--output', '-o', metavar='MODEL.onnx', type=file,
+        help='file to write (default: the name of the checkpoint, in this folder, with .onnx)')
+    return p
+
+# %% ../nbs/19_cli.ipynb #d8a55a3c
+@command
+def export(
+    argv: list[str] | None = None, # words of the command line; None: those of this process
+):
+    "Write a checkpoint as an ONNX file (`carvana-export`)"
+    args = export_parser().parse_args(argv)
+    path = args.output or Path(args.model.with_suffix('.onnx').name)
+    if path.suffix.lower() != '.onnx': stop(f'{path}: an ONNX file is named MODEL.onnx; choose such a name', 2)
+    check_place(path, '--output')
+    missing = [name for name in ('onnx', 'onnxscript') if not find_spec(name)]
+    if missing: stop(f"{' and '.join(missing)} not installed; pip install 'carvana-unet[export]'")
+    from carvana_unet.checkpoints import find_model, load_checkpoint
+    from carvana_unet.export import export_onnx
+    export_onnx(load_checkpoint(find_model(args.model)), path)
+    print(f'{path}: {path.stat().st_size / 1e6:.1f} MB')
 
 # %% ../nbs/19_cli.ipynb #17a10868
 def demo_parser() -> argparse.ArgumentParser:

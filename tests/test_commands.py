@@ -15,7 +15,7 @@ from carvana_unet.unet import UNet
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
-COMMANDS = 'predict train score doctor download submit demo'.split()
+COMMANDS = 'predict train score doctor download submit demo export'.split()
 SIZE = (160, 240)
 
 

@@ -10,7 +10,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from readme import INDEX, PICTURE, ROOT, computed, readme
 
-TRAINING = 'batches', 'training', 'explorer'  # the modules that may need more than the run-time packages
+TRAINING = 'batches', 'training', 'explorer', 'export'  # the modules that may need more than the run-time packages
 HEAVY = 'torch', 'numpy', 'PIL', 'scipy', 'fastai', 'matplotlib', 'IPython'
 PREDICT = '''
 import sys, carvana_unet
@@ -112,7 +112,7 @@ def test_the_wheel_predicts(empty, tmp_path):
     assert not {'fastai', 'matplotlib', 'IPython', 'nbdev'} & set(modules)
 
 
-@pytest.mark.parametrize('name', 'predict train score doctor demo'.split())
+@pytest.mark.parametrize('name', 'predict train score doctor demo export'.split())
 def test_the_wheel_has_its_commands(name, empty, tmp_path):
     assert f'usage: carvana-{name}' in output(empty/'bin'/f'carvana-{name}', '-h', cwd=tmp_path)
 
@@ -131,7 +131,7 @@ def test_every_dynamic_field_is_filled(metadata):
 def test_the_requirements_cover_every_import(metadata):
     lines = metadata.get_all('Requires-Dist')
     base = requirements(line for line in lines if 'extra ==' not in line)
-    extra = requirements(line for line in lines if any(f'extra == "{name}"' in line for name in ('train', 'crf', 'explore')))
+    extra = requirements(line for line in lines if any(f'extra == "{name}"' in line for name in ('train', 'crf', 'explore', 'export')))
     for file in (ROOT/'carvana_unet').rglob('*.py'):
         if file.stem == 'site': continue  # nbdev calls it, and nobody else
         tree = ast.parse(file.read_text(encoding='utf-8'))
@@ -143,7 +143,7 @@ def test_the_requirements_cover_every_import(metadata):
 def test_the_constraints_pin_every_requirement():
     pinned = requirements(line for line in (ROOT/'constraints.txt').read_text().splitlines() if not line.startswith('#'))
     config = Config(ROOT, 'settings.ini')
-    for key in (f'{extra}requirements' for extra in ('', 'train_', 'crf_', 'explore_', 'heic_', 'kaggle_', 'test_')):
+    for key in (f'{extra}requirements' for extra in ('', 'train_', 'crf_', 'explore_', 'heic_', 'export_', 'kaggle_', 'test_')):
         for name, wanted in requirements(config[key].split()).items():
             version, = pinned[name].specifier
             assert version.operator == '==' and wanted.specifier.contains(version.version), name

@@ -845,7 +845,7 @@ def refuse_faulty(
     anyway: bool = False,   # warn and go on
 ):
     "Stop if the doctor finds a fault in a mask; a photo without a car is only a warning"
-    from carvana_unet.carvana import faulty_masks
+    from carvana_unet.doctor import faulty_masks
     found = faulty_masks(masks, classes)
     worst = [f for f in found if f.kind != 'empty'] or found
     if not worst: return
@@ -1009,7 +1009,8 @@ def doctor(
 ):
     "Print what is wrong with a data folder, and mend what can be mended (`carvana-doctor`)"
     args = doctor_parser().parse_args(argv)
-    from carvana_unet.carvana import CarvanaError, check, fix, quick_check, refuse_old
+    from carvana_unet.carvana import CarvanaError
+    from carvana_unet.doctor import check, fix, quick_check, refuse_old
     if args.fix: refuse_old(args.fix)
     try: found = (quick_check(args.data, allow_empty=args.allow_empty) if args.quick and not args.fix
                else check(args.data, progress=True, allow_empty=args.allow_empty))
@@ -1040,9 +1041,10 @@ def download(
 ):
     "Download the competition's data with Kaggle's client (`carvana-download`)"
     args = download_parser().parse_args(argv)
-    from carvana_unet import carvana
-    found = carvana.download(args.folder, args.test, progress=True)
-    print(f'{args.folder}: {len(carvana.pairs(args.folder)):,} photos with masks; a quick check found {tell(found)} (carvana-doctor {args.folder} checks all files)')
+    from carvana_unet.carvana import pairs
+    from carvana_unet.doctor import download as fetch
+    found = fetch(args.folder, args.test, progress=True)
+    print(f'{args.folder}: {len(pairs(args.folder)):,} photos with masks; a quick check found {tell(found)} (carvana-doctor {args.folder} checks all files)')
 
 # %% ../nbs/19_cli.ipynb #749c1663
 def submit_parser() -> argparse.ArgumentParser:

@@ -663,7 +663,8 @@ def bounding_box(
     "The smallest box that holds all of a mask"
     rows, cols = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     if not len(rows): return None
-    return tuple(slice(max(int(i[0]) - margin, 0), int(i[-1]) + 1 + margin) for i in (rows, cols))
+    high, wide = (slice(max(int(i[0]) - margin, 0), int(i[-1]) + 1 + margin) for i in (rows, cols))
+    return high, wide
 
 # %% ../nbs/00_photos.ipynb #c0a9377d
 def overlay(

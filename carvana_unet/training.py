@@ -32,7 +32,8 @@ from fastai.torch_core import get_model, num_distrib, rank_distrib
 from matplotlib.figure import Figure
 from torch.optim.swa_utils import AveragedModel
 from .batches import dataloaders
-from .carvana import CarvanaError, Pair, pairs, quick_check, read_cars, split_cars
+from .carvana import CarvanaError, Pair, pairs, read_cars, split_cars
+from .doctor import quick_check
 from .checkpoints import Checkpoint, CheckpointError, find_model, load_checkpoint, save_checkpoint, shapes_of, write_atomically
 from .dice import BCEDice, CrossEntropyDice, dice
 from .photos import read_classes, read_mask, read_photo

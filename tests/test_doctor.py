@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from carvana_unet.carvana import FAULTS, check, fix, pairs, quick_check
+from carvana_unet.carvana import pairs
+from carvana_unet.doctor import FAULTS, check, fix, quick_check
 from carvana_unet.cli import doctor
 from carvana_unet.photos import read_mask, read_photo
 from carvana_unet.studio import write_studio
@@ -152,7 +153,7 @@ def test_duplicates_also_across_training_and_validation(folder):
     shutil.copy(items[3].mask, items[4].mask)
     found = {f.kind: f for f in check(folder)}
     assert found.keys() == {'same_photo', 'same_mask'}
-    assert found['same_photo'].file == one.photo and 'which validates' in found['same_photo'].what
+    assert found['same_photo'].file == one.photo and 'of the validation set' in found['same_photo'].what
     assert found['same_mask'].file == items[4].mask
 
 

@@ -204,5 +204,5 @@ def test_a_damaged_archive_is_removed_and_fetched_anew(kaggle, studio, tmp_path)
 def test_a_page_in_place_of_an_archive_is_refused(kaggle, tmp_path):
     (kaggle.folder/'archives'/'train.zip').write_text('<html>Sign in</html>')
     status, out, err = call(kaggle, tmp_path)
-    assert status == 1 and err.endswith('what came from Kaggle is no zip file; run this again, or download it in a browser into data\n')
+    assert status == 1 and err.endswith('Kaggle sent no zip file; run this again, or download it in a browser into data\n')
     assert not (tmp_path/'data'/'train.zip').exists()

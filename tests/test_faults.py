@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, example, given, settings, strategies as st
 from PIL import Image
 
 from carvana_unet.cli import predict
-from carvana_unet.carvana import Pair, examine
+from carvana_unet.carvana import Pair
+from carvana_unet.doctor import examine
 from carvana_unet.photos import PhotoError, decoders, image_size, open_image, read_classes, read_mask, read_photo, read_reduced
 from carvana_unet.studio import studio_photo
 from test_commands import save_tiny

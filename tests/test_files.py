@@ -8,7 +8,8 @@ import pytest
 from PIL import EpsImagePlugin, Image, ImageCms, PngImagePlugin
 
 from carvana_unet import photos
-from carvana_unet.carvana import CarvanaError, check, pairs, read_cars
+from carvana_unet.carvana import CarvanaError, pairs, read_cars
+from carvana_unet.doctor import check
 from carvana_unet.cli import doctor, expand, predict
 from carvana_unet.photos import PhotoError, decoders, image_size, list_photos, open_image, read_classes, read_mask, read_photo, read_reduced
 from carvana_unet.scoring import score_submission, true_masks

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
 from carvana_unet.batches import decode
-from carvana_unet.carvana import FAULTS, Pair, check, examine, fix, pairs
+from carvana_unet.carvana import Pair, pairs
+from carvana_unet.doctor import FAULTS, check, examine, fix
 from carvana_unet.photos import PhotoError, read_classes, read_mask, read_photo, write_classes, write_mask
 from carvana_unet.studio import studio_photo, write_studio
 

@@ -106,12 +106,12 @@ def test_masks_with_faults_are_refused_or_reported(studio, model, tmp_path):
     mask = items[3].mask.with_suffix('.png')
     write_mask(~read_mask(mask), mask)
     result = run(model, data, '--cars', 'cars.txt', '--cpu')
-    refused(result, f'{mask.name}: the picture is car all round its rim; make the car the light part (1 of 8 masks have faults')
+    refused(result, f'{mask.name}: is car all round its rim; make the car the light part (1 of 8 masks have faults')
     result = run(model, data, '--cars', 'cars.txt', '--cpu', '--anyway')
     assert result.status == 0 and 'all round its rim' in result.err
     rows = [f'{p.name}.jpg,{encode(read_mask(p.mask.with_suffix(".png")))}' for p in items]
     (tmp_path/'all.csv').write_text('\n'.join(['img,rle_mask', *rows, '']))
-    refused(run('all.csv', data/'train_masks', '--cars', 'cars.txt'), f'{mask.name}: the picture is car all round its rim')
+    refused(run('all.csv', data/'train_masks', '--cars', 'cars.txt'), f'{mask.name}: is car all round its rim')
     write_mask(np.zeros(SIZE, bool), mask)
     result = run(model, data, '--cars', 'cars.txt', '--cpu')
     assert result.status == 0 and 'no pixel is car' in result.err

@@ -1,7 +1,7 @@
 """Photo to mask: `carvana_unet` beside the recipe of 2017, re-stated, in one run.
 
     python benchmarks/prediction.py [--photos 8] [--output benchmarks/results/prediction.json]
-    python benchmarks/prediction.py --trust [--output benchmarks/results/trust.json]
+    python benchmarks/prediction.py --confidence [--output benchmarks/results/confidence.json]
 
 The photos are the studio's (of cars that the model has not seen), or with CARVANA_PATH the competition's: the last ten
 cars of its valid_cars.txt. The recipe: a U-Net of 13,395,329 parameters in float32 on two squares at half scale, one after
@@ -12,7 +12,7 @@ made for half scale too, say what these steps make of good probabilities.
 
 Each runs in a process of its own. Seconds a photo, from the JPEG file to the PNG mask, are what passes between one written
 mask and the next, without the first two. The cold start is the whole life of a process with one photo. Memory is the
-peak of what is resident, above what it was after the imports. `--trust` asks how well the trust of a photo foretells its
+peak of what is resident, above what it was after the imports. `--confidence` asks how well the confidence of a photo foretells its
 dice, with and without second looks (flips, squares), and what it says where the model was never meant to be used."""
 import argparse, datetime, json, os, platform, resource, shlex, subprocess, sys, tempfile, time
 from pathlib import Path
@@ -40,10 +40,10 @@ def peak():
 def ours(photos, folder):
     "The pipeline of `carvana-predict`: read, predict and write at the same time"
     from carvana_unet.photos import write_mask
-    from carvana_unet.prediction import Predictor, overlapped
+    from carvana_unet.prediction import Predictor, prefetched
     imported, predictor = peak(), Predictor(device='cpu')
     def write(item): return write_mask(item[1].mask, folder/f'{Path(item[0]).stem}.png')
-    for _ in overlapped(write, predictor.stream(photos)): yield imported
+    for _ in prefetched(write, predictor.stream(photos)): yield imported
 
 
 def recipe(photos, folder):
@@ -150,18 +150,18 @@ def speed(n):
 
 
 def foretold(predictor, items):
-    "How the trust of photos goes with their dice"
+    "How the confidence of photos goes with their dice"
     import numpy as np
     from scipy.stats import spearmanr
     from carvana_unet.dice import dice
     from carvana_unet.photos import read_mask
-    rows = [(found.trust, dice(found.mask, read_mask(pair.mask)))
+    rows = [(found.confidence, dice(found.mask, read_mask(pair.mask)))
             for pair, (_, found) in zip(items, predictor.stream([p.photo for p in items]))]
-    trust, dice = np.array(rows).T
+    confidence, dice = np.array(rows).T
     worst = set(np.argsort(dice)[:max(1, round(.05 * len(rows)))])
-    least = set(np.argsort(trust)[:max(1, round(.1 * len(rows)))])
-    return dict(photos=len(rows), spearman=float(spearmanr(trust, dice).statistic), worst=len(worst),
-                worst_among_least_trusted=len(worst & least), lowest=float(trust.min()), median=float(np.median(trust)))
+    least = set(np.argsort(confidence)[:max(1, round(.1 * len(rows)))])
+    return dict(photos=len(rows), spearman=float(spearmanr(confidence, dice).statistic), worst=len(worst),
+                worst_among_least_confident=len(worst & least), lowest=float(confidence.min()), median=float(np.median(confidence)))
 
 
 def elsewhere(photo, mask):
@@ -188,36 +188,36 @@ def outside(predictor, items):
     for pair in items[::max(1, len(items) // 4)][:4]:
         for case, seen, true in elsewhere(read_photo(pair.photo), read_mask(pair.mask)):
             found = predictor.predict(seen)
-            cases.setdefault(case, []).append(dict(trust=found.trust, dice=float(dice(found.mask, true))))
+            cases.setdefault(case, []).append(dict(confidence=found.confidence, dice=float(dice(found.mask, true))))
     return cases
 
 
-def trust(n):
-    "The table of trust"
-    from carvana_unet.prediction import LOW_TRUST, Predictor
+def confidence(n):
+    "The table of confidence"
+    from carvana_unet.prediction import LOW_CONFIDENCE, Predictor
     with tempfile.TemporaryDirectory() as folder:
         items = data(Path(folder), n)
         result = {}
-        for name, options in dict(plain={}, looks=dict(tta=True, squares=True)).items():
+        for name, options in dict(plain={}, tta_and_squares=dict(tta=True, squares=True)).items():
             predictor = Predictor(device='cpu', **options)
             result[name] = foretold(predictor, items)
             print(name, json.dumps(result[name]), flush=True)
             result[name]['elsewhere'] = outside(predictor, items)
-            print(f'\n| elsewhere | trust ({LOW_TRUST} is low) | dice |\n|---|---|---|')
+            print(f'\n| elsewhere | confidence ({LOW_CONFIDENCE} is low) | dice |\n|---|---|---|')
             for case, found in result[name]['elsewhere'].items():
-                print(f'| {case} |', ' | '.join(f'{min(x[k] for x in found):.3f} to {max(x[k] for x in found):.3f}' for k in ('trust', 'dice')), '|', flush=True)
+                print(f'| {case} |', ' | '.join(f'{min(x[k] for x in found):.3f} to {max(x[k] for x in found):.3f}' for k in ('confidence', 'dice')), '|', flush=True)
     return result
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     p.add_argument('--photos', type=int, default=8)
-    p.add_argument('--trust', action='store_true')
+    p.add_argument('--confidence', action='store_true')
     p.add_argument('-o', '--output', type=Path, help='write all numbers as JSON here')
     p.add_argument('--worker', nargs='+', help=argparse.SUPPRESS)
     args = p.parse_args()
     if args.worker: return worker(*args.worker[:2], args.worker[2:])
-    found = trust(args.photos) if args.trust else speed(args.photos)
+    found = confidence(args.photos) if args.confidence else speed(args.photos)
     try: model = next(line.split(':')[1].strip() for line in open('/proc/cpuinfo') if line.startswith('model name'))
     except (OSError, StopIteration): model = platform.processor()
     about = dict(date=datetime.date.today().isoformat(), machine=f'{model}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}',

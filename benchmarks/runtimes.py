@@ -12,7 +12,7 @@ from statistics import median
 
 import torch
 
-from carvana_unet.prediction import Predictor, fold
+from carvana_unet.prediction import Predictor, fold_batchnorm
 from carvana_unet.squares import shrink
 from carvana_unet.unet import has_bf16
 from carvana_unet.studio import studio_photo
@@ -28,7 +28,7 @@ def pixels() -> torch.Tensor:   # float32 (1, 3, h, w)
 def eager(x, dtype=torch.float32, last=False, folded=False, compiled=False):
     "A function of no arguments that gives the probability"
     net = Predictor(device='cpu').checkpoint.net().eval()
-    if folded: net = fold(net)
+    if folded: net = fold_batchnorm(net)
     if last: net, x = net.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
     net, x = net.to(dtype), x.to(dtype)
     if compiled: net = torch.compile(net)
@@ -39,7 +39,7 @@ def onnx(x):
     "The same under ONNX Runtime"
     import onnxruntime
     with tempfile.TemporaryDirectory() as folder:
-        torch.onnx.export(fold(Predictor(device='cpu').checkpoint.net().eval()), (x,), f'{folder}/net.onnx', input_names=['x'], dynamo=True, verbose=False)
+        torch.onnx.export(fold_batchnorm(Predictor(device='cpu').checkpoint.net().eval()), (x,), f'{folder}/net.onnx', input_names=['x'], dynamo=True, verbose=False)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         session = onnxruntime.InferenceSession(f'{folder}/net.onnx', options, providers=['CPUExecutionProvider'])

@@ -440,8 +440,8 @@ def told(
     "What became of a photo, for the person"
     line = f'{name}: {found.mask.mean():.1%} car'
     if not found.low_confidence: return line
-    if unsure is None: return f'{line}; low confidence ({found.trust:.3f}), check it'
-    unsure.append((found.trust, str(name)))
+    if unsure is None: return f'{line}; low confidence ({found.confidence:.3f}), check it'
+    unsure.append((found.confidence, str(name)))
     return line
 
 def summary(
@@ -449,7 +449,7 @@ def summary(
     n: int, # of all photos
 ) -> str: # one line
     "Which masks of a long run to check, the lowest confidence first"
-    names = [f'{name} ({trust:.3f})' for trust, name in sorted(unsure)]
+    names = [f'{name} ({confidence:.3f})' for confidence, name in sorted(unsure)]
     return f"{len(unsure)} of {n} masks have low confidence; check {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
 
 # %% ../nbs/19_cli.ipynb #964fe33e
@@ -463,7 +463,7 @@ def predict_photos(
 ) -> int: # how many photos failed
     "Predict all photos with a progress bar, and print a line for each; no error of a photo stops the others"
     from tqdm import tqdm
-    from carvana_unet.prediction import overlapped
+    from carvana_unet.prediction import prefetched
     unsure = [] if len(jobs) >= 10 else None
     def finish(item):
         (photo, output), (_, found) = item
@@ -473,7 +473,7 @@ def predict_photos(
         return told(found, output or photo, unsure), viz and found.mask, turning
     failed, predicted = 0, zip(jobs, predictor.stream([photo for photo, _ in jobs]))
     with tqdm(total=len(jobs), unit='photo', disable=len(jobs) < 2) as bar:
-        for ((photo, _), _), result in overlapped(finish, predicted):
+        for ((photo, _), _), result in prefetched(finish, predicted):
             bar.update()
             if isinstance(result, Exception):
                 failed += 1

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CRF_KNOBS', 'STATIC', 'VIEWS', 'PAGE', 'Shot', 'ExplorerError', 'shots', 'eight_bits', 'packed', 'counts',
-           'chosen_crf', 'Looks', 'coloured', 'Network', 'Stages', 'Latest', 'controls', 'Drawn', 'MaskExplorer',
+           'requested_crf', 'Looks', 'coloured', 'Network', 'Stages', 'Latest', 'controls', 'Drawn', 'MaskExplorer',
            'thumbnail', 'unused', 'plain', 'RateExplorer', 'show_squares']
 
 # %% ../nbs/14_explorer.ipynb #46d131de
@@ -25,7 +25,7 @@ from .crf import CRF, GATED, refine
 from .cutouts import cut_out
 from .photos import COLOURS, PhotoError, list_photos, read_mask, read_photo
 from .photos import write_classes, write_mask, write_photo, write_text
-from .prediction import Prediction, Predictor, Small, car
+from .prediction import Prediction, Predictor, SmallPhoto, car_probability
 from .squares import enlarge, shrink, square_origins
 
 # %% ../nbs/14_explorer.ipynb #1fe60e39
@@ -93,7 +93,7 @@ def counts(
 # %% ../nbs/14_explorer.ipynb #77f3b7b0
 CRF_KNOBS = dict(bilateral_sxy='sxy', bilateral_srgb='srgb', bilateral_compat='compat', iterations='iterations')
 
-def chosen_crf(
+def requested_crf(
     knobs: dict,    # as `MaskExplorer.knobs`
     base: CRF,      # gives what the knobs do not
 ) -> CRF | None:    # None: switched off
@@ -104,7 +104,7 @@ def chosen_crf(
 class Looks(Predictor):
     "A predictor that knows where its looks at the last photo disagree"
     def infer(self,
-        small: Small,   # from `read`
+        small: SmallPhoto,   # from `read`
     ) -> Prediction:
         "Everything that the network has to say about a photo"
         self.looks = []
@@ -123,7 +123,7 @@ class Looks(Predictor):
     ) -> np.ndarray | None:         # float32 (H, W) in [0, 1]; None: there was but one look
         "How far the looks are apart at each pixel"
         (maps, gaps), *flipped = self.looks
-        gaps = [*gaps.values(), *((car(maps) - car(other.flip(-1))).abs() for other, _ in flipped)]
+        gaps = [*gaps.values(), *((car_probability(maps) - car_probability(other.flip(-1))).abs() for other, _ in flipped)]
         return enlarge(torch.stack(gaps).amax(0), hw, self.scale_for(hw)).cpu().numpy() if gaps else None
 
 # %% ../nbs/14_explorer.ipynb #20ec0b52
@@ -138,8 +138,8 @@ class Network(NamedTuple):
     "What is kept of a prediction"
     prob: np.ndarray        # float32 (H, W) in [0, 1]
     gap: np.ndarray | None  # float32 (H, W) in [0, 1], how far two looks are apart
-    trust: float            # in [0, 1]
-    doubts: dict            # why it may be wrong, as shares of the car's area
+    confidence: float            # in [0, 1]
+    uncertainty: dict            # why it may be wrong, as shares of the car's area
     labels: np.ndarray | None = None    # uint8 (H, W): the most probable class of each pixel, should it be car; None: there is but one
     classes: list | None = None         # name and colour of class 1, 2, ...
 
@@ -166,7 +166,7 @@ class Stages:
         "What the network says"
         predictor = self.predictor(**how)
         found, names = predictor.predict(self.photo(index) if full else self.shots[index].photo), predictor.checkpoint.classes[1:]
-        net = Network(found.probability, predictor.gap(found.hw), found.trust, found.doubts)
+        net = Network(found.probability, predictor.gap(found.hw), found.confidence, found.uncertainty)
         return net._replace(labels=replace(found, threshold=-1).classes, classes=coloured(names)) if len(names) > 1 else net
 
     def _refined(self,
@@ -182,9 +182,9 @@ class Stages:
 def probability(self: Stages,
     index: int,             # of the photo
     knobs: dict,            # as `MaskExplorer.knobs`
-) -> tuple[dict, dict]: # float32 (H, W) arrays: prob, with the CRF `before` it, with two looks their `gap`, and uint8 `labels` of several classes; trust, doubts, classes, ms of each stage
+) -> tuple[dict, dict]: # float32 (H, W) arrays: prob, with the CRF `before` it, with two looks their `gap`, and uint8 `labels` of several classes; confidence, uncertainty, classes, ms of each stage
     "The probability under these settings; raises what goes wrong on the way"
-    crf, how = chosen_crf(knobs, self.base), {k: knobs[k] for k in ('model', 'scale', 'squares', 'tta')}
+    crf, how = requested_crf(knobs, self.base), {k: knobs[k] for k in ('model', 'scale', 'squares', 'tta')}
     ms, start = {}, time.perf_counter()
     def timed(stage, result):
         nonlocal start
@@ -194,7 +194,7 @@ def probability(self: Stages,
     net = timed('network', self.network(index, crf is not None, **how))
     arrays = dict(prob=timed('CRF', self.refined(index, crf, **how)), before=net.prob) if crf else dict(prob=net.prob)
     arrays |= {k: v for k, v in dict(gap=net.gap, labels=net.labels).items() if v is not None}
-    return arrays, dict(trust=net.trust, doubts=net.doubts, classes=net.classes, ms=ms)
+    return arrays, dict(confidence=net.confidence, uncertainty=net.uncertainty, classes=net.classes, ms=ms)
 
 # %% ../nbs/14_explorer.ipynb #e931651e
 @patch
@@ -203,7 +203,7 @@ def frame(self: Stages,
     knobs: dict,            # as `MaskExplorer.knobs`
     photo: bool = True,     # with the photo itself, which the browser may have kept
     size: int | None = None,    # longer side of the pictures, pixels; None: the photo's own
-) -> dict: # index, knobs, size (W, H), counts, trust, doubts, classes, ms; and as bytes photo, truth and the arrays of `probability`
+) -> dict: # index, knobs, size (W, H), counts, confidence, uncertainty, classes, ms; and as bytes photo, truth and the arrays of `probability`
     "One photo, ready to be sent; raises `ExplorerError` if its true mask has another size"
     with self.lock:
         arrays, about = self.probability(index, knobs)
@@ -431,7 +431,7 @@ def _rank(self: MaskExplorer,
     def job(index, turn=self.ranking):
         if turn == self.ranking:
             f = self.stages.frame(index, knobs, photo=False)
-            self.send(dict(kind='counts', index=index, trust=f['trust'], **f['counts']))
+            self.send(dict(kind='counts', index=index, confidence=f['confidence'], **f['counts']))
     self.worker.later([lambda i=i: self._try(i, lambda: job(i)) for i in range(len(self.photos))])
 
 # %% ../nbs/14_explorer.ipynb #ac148b2c

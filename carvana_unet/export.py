@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['taps', 'rounded', 'resize', 'reduce', 'preprocess', 'triangle_weights', 'postprocess', 'Probabilities', 'trace',
-           'stored', 'compress', 'describe', 'rename', 'join', 'export_onnx']
+           'stored', 'compress', 'describe', 'rename', 'join_graphs', 'export_onnx']
 
 # %% ../nbs/17_export.ipynb #797e4eaf
 import json, tempfile, warnings
@@ -237,7 +237,7 @@ def rename(
             if a.type == onnx.AttributeProto.GRAPH: rename(a.g, prefix, names)
     for v in [*graph.initializer, *graph.input, *graph.output]: v.name = new(v.name)
 
-def join(
+def join_graphs(
     net: onnx.GraphProto,           # from `x` to `y`
     values: dict[str, np.ndarray],  # constants of the scripts by name; `scale`: its default
 ) -> onnx.GraphProto:               # from `photo` and `scale` to `probability` and `maps`
@@ -268,7 +268,7 @@ def export_onnx(
     rule = np.array([ck.scale, ck.size or 0, ck.min_size or 0], float)
     values = dict(scale=np.array(0, np.float32), rule=rule, mean=grey(ck.mean), std=grey(ck.std),
                   several=np.array(len(ck.classes) > 2))
-    model = helper.make_model(join(net.graph, values), opset_imports=[helper.make_opsetid('', 18)], ir_version=10)
+    model = helper.make_model(join_graphs(net.graph, values), opset_imports=[helper.make_opsetid('', 18)], ir_version=10)
     helper.set_model_props(model, describe(ck))
     onnx.checker.check_model(model)
     return write_whole(lambda part: part.write_bytes(model.SerializeToString()), Path(path))

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RECIPE', 'ScoringError', 'score_mask', 'standard_error', 'summary', 'difference', 'not_scored', 'sizes_differ',
            'score_variants', 'Cases', 'with_crf', 'true_masks', 'score_submission', 'folds_of', 'out_of_fold',
-           'disagreement', 'cross_validate', 'audit', 'error_map', 'close_up', 'make_report', 'warning', 'table',
+           'suspect_region', 'cross_validate', 'audit', 'error_map', 'close_up', 'make_report', 'warning', 'table',
            'save_json', 'polar_plot', 'histogram', 'page', 'pictures_of']
 
 # %% ../nbs/13_scoring.ipynb #5c1e96f9
@@ -228,7 +228,7 @@ def out_of_fold(
                 if pair.car in left_out: yield fold, pair, predictor.mask(pair.photo)
 
 # %% ../nbs/13_scoring.ipynb #f6f66864
-def disagreement(
+def suspect_region(
     mask: np.ndarray,  # bool (H, W), predicted
     true: np.ndarray,  # bool (H, W), the label
 ) -> dict:             # of the worst region: weight (px^3), area (px), depth (px), box, and whether the label lacks it
@@ -255,7 +255,7 @@ def cross_validate(
     k: int = 5,             # folds
     progress: bool = False, # show a bar of the photos
     **options,              # for `out_of_fold`
-) -> tuple[list[dict], dict]:   # rows with `fold` and what `disagreement` gives, sorted by name; run lengths of the masks by name
+) -> tuple[list[dict], dict]:   # rows with `fold` and what `suspect_region` gives, sorted by name; run lengths of the masks by name
     "Score every photo of a folder by a network that does not know its car"
     rows, rles, found = [], {}, out_of_fold(folder, k, **options)
     if progress:
@@ -263,7 +263,7 @@ def cross_validate(
         found = tqdm(found, total=len(pairs(folder)), unit='photo')
     for fold, pair, mask in found:
         true = read_mask(pair.mask)
-        rows.append(score_mask(pair.name, mask, true) | dict(fold=fold) | disagreement(mask, true))
+        rows.append(score_mask(pair.name, mask, true) | dict(fold=fold) | suspect_region(mask, true))
         rles[pair.name] = encode(mask)
     return sorted(rows, key=lambda r: r['name']), rles
 
@@ -298,7 +298,7 @@ def close_up(
     size: tuple[int, int] = (320, 480), # height and width, pixels, at most those of the photo
 ) -> np.ndarray:        # uint8 (h, w, 3)
     "The worst region at full size: outline of the prediction in red, of the label in blue"
-    top, left, bottom, right = disagreement(mask, true)['box']
+    top, left, bottom, right = suspect_region(mask, true)['box']
     h, w = (min(a, b) for a, b in zip(size, true.shape))
     y, x = (max(0, min((a + b - s) // 2, full - s)) for a, b, s, full in zip((top, left), (bottom, right), (h, w), true.shape))
     view = np.s_[y:y + h, x:x + w]

@@ -523,7 +523,7 @@ def test_live_knobs_run_the_network(live):
     turn(page, 'scale', .25)
     assert number(page, 'expected') == before
     for knob, value in [('squares', 'faded'), ('squares', 'cut'), ('tta', True)]: turn(page, knob, value)
-    assert 'squares' in number(page, 'doubts') and 'flip' in number(page, 'doubts')
+    assert 'squares' in number(page, 'uncertainty') and 'flip' in number(page, 'uncertainty')
     choose(page, 'view', 'disagreement')
     assert page.evaluate("document.querySelector('[data-number=ms]').textContent").startswith('read 0, network')
     for knob, value in [('squares', 'none'), ('tta', False)]: turn(page, knob, value)

@@ -16,7 +16,7 @@ from torch import nn
 from carvana_unet.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from carvana_unet.photos import PhotoError, read_classes, read_photo
 from carvana_unet import Predictor
-from carvana_unet.prediction import PredictionError, bytes_per_pixel, overlapped
+from carvana_unet.prediction import PredictionError, bytes_per_pixel, prefetched
 from carvana_unet.squares import shrink
 from carvana_unet.unet import has_bf16
 from carvana_unet.studio import studio_photo
@@ -169,7 +169,7 @@ def test_a_stream_reads_no_further_than_it_must(photos):
 
 def test_what_is_interrupted_stops():
     def interrupted(x): raise KeyboardInterrupt
-    with pytest.raises(KeyboardInterrupt): list(overlapped(interrupted, [1, 2]))
+    with pytest.raises(KeyboardInterrupt): list(prefetched(interrupted, [1, 2]))
 
 
 # what is given as a photo
@@ -460,9 +460,9 @@ def test_a_model_of_several_classes(photos, tmp_path):
     assert len(np.unique(labels)) > 2 and ((labels > 0) == found.mask).all()
 
 
-def test_trust_is_low_where_there_is_no_car(photos, model, tmp_path):
+def test_confidence_is_low_where_there_is_no_car(photos, model, tmp_path):
     Image.new('RGB', (240, 160), 'white').save(tmp_path/'nothing.png')
     p = Predictor(model, device='cpu')
     nothing = p.predict(tmp_path/'nothing.png')
-    assert nothing.trust < p.predict(photos[0]).trust
+    assert nothing.confidence < p.predict(photos[0]).confidence
     assert replace(nothing, small=torch.zeros(1, 80, 120)).mask.sum() == 0

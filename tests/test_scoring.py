@@ -17,7 +17,7 @@ from carvana_unet.dice import dice
 from carvana_unet.photos import read_mask, read_photo, write_mask
 from carvana_unet.prediction import Predictor
 from carvana_unet.submission import encode
-from carvana_unet.scoring import audit, cross_validate, disagreement, folds_of, standard_error
+from carvana_unet.scoring import audit, cross_validate, suspect_region, folds_of, standard_error
 from carvana_unet.studio import car_id, write_studio
 from carvana_unet.unet import UNet
 from test_commands import lines, save_tiny
@@ -217,21 +217,21 @@ def test_spoilt_labels_rank_first(studio, kind):
         true = read_mask(pair.mask)
         predicted = binary_dilation(true) & (rng.random(SIZE) < .97)
         label = spoil(kind, true) if pair.name in chosen else true
-        rows.append(dict(name=pair.name) | disagreement(predicted, label))
+        rows.append(dict(name=pair.name) | suspect_region(predicted, label))
     ranked = audit(rows, 3)
     assert {r['name'] for r in ranked} == chosen
     assert all(r['lacking'] == (kind in ('wheel lost', 'roof lost', 'hole')) for r in ranked)
 
 
-def test_disagreement_is_said_in_pixels():
+def test_suspect_region_is_in_pixels():
     true = np.zeros((100, 200), bool)
     true[20:80, 50:150] = True
     mask = true.copy()
     mask[30:50, 150:160] = True  # 20x10 pixels beyond the right side
-    found = disagreement(mask, true)
+    found = suspect_region(mask, true)
     assert (found['area'], found['depth'], found['box'], found['lacking']) == (200, 10, [30, 150, 50, 160], True)
     assert found['weight'] == 20 * sum(range(1, 11))
-    assert disagreement(true, np.zeros_like(true))['area'] == true.sum()  # a label that was forgotten
+    assert suspect_region(true, np.zeros_like(true))['area'] == true.sum()  # a label that was forgotten
 
 
 def test_a_photo_that_cannot_be_scored(studio, model, tmp_path):

@@ -326,7 +326,7 @@ class Explorer {
       make('label', {className: 'threshold'}, 'Threshold', make('input', {type: 'range', min: 1, max: 255, step: 1, data: {key: 'threshold'}, oninput: e => this.set('threshold', halfway(+e.target.value))}), make('output', {})),
       this.plot, this.numbers, knobs, take);
     const sort = make('label', {}, 'Sort by', make('select', {data: {key: 'sort'}, onchange: e => this.sort(e.target.value)},
-      make('option', {value: 'name'}, 'name'), make('option', {value: 'dice'}, 'worst dice'), make('option', {value: 'trust'}, 'least trust')));
+      make('option', {value: 'name'}, 'name'), make('option', {value: 'dice'}, 'worst dice'), make('option', {value: 'confidence'}, 'lowest confidence')));
     this.root = make('section', {className: 'carvana-explorer', aria: {label: 'Mask explorer'}, data: {lmSuppressShortcuts: 'true'}, onkeydown: e => this.key(e)},
       make('div', {className: 'page'},
         make('div', {className: 'main'}, top, this.stage, make('div', {className: 'under'}, this.legend, this.pixel), paint),
@@ -377,7 +377,7 @@ class Explorer {
     this.wait.hidden = true;
     this.stage.style.aspectRatio = `${picture.w} / ${picture.h}`;
     picture.paint(this.done.list);
-    this.tables.set(this.get('index'), {...picture.counts, trust: picture.frame.trust});
+    this.tables.set(this.get('index'), {...picture.counts, confidence: picture.frame.confidence});
     const options = Object.entries(VIEWS).filter(([v]) => !NEEDS[v] || picture[NEEDS[v]]);
     const fill = (key, list) => this.find(`[data-key=${key}]`).replaceChildren(...list.map(([value, text]) => make('option', {value}, text)));
     fill('view', options); fill('other', [['', 'nothing'], ...options]);
@@ -412,10 +412,10 @@ class Explorer {
     this.find('[data-do=play]').textContent = this.timer ? 'Stop' : 'Play';
   }
   score(i) {
-    const still = this.get('frames')[i], c = this.tables.get(i) ?? (still && {...still.counts, trust: still.trust});
+    const still = this.get('frames')[i], c = this.tables.get(i) ?? (still && {...still.counts, confidence: still.confidence});
     if (!c) return null;
     const s = scores(c, this.level);
-    return {...s, trust: c.trust ?? s.expected};
+    return {...s, confidence: c.confidence ?? s.expected};
   }
   turn() {  // another network or refinement: what was counted with the last one holds no more
     if (this.live) { this.tables.clear(); this.sort(this.by); }
@@ -458,8 +458,8 @@ class Explorer {
       const s = this.score(i), known = photos[i].truth && s;
       t.toggleAttribute('aria-current', i === here);
       if (i === here) t.setAttribute('aria-current', 'true');
-      t.lastChild.textContent = s ? (known ? s.dice : s.trust).toFixed(4) : photos[i].view ? `view ${photos[i].view}` : '';
-      t.lastChild.title = s ? (known ? 'dice' : 'trust') : '';
+      t.lastChild.textContent = s ? (known ? s.dice : s.confidence).toFixed(4) : photos[i].view ? `view ${photos[i].view}` : '';
+      t.lastChild.title = s ? (known ? 'dice' : 'confidence') : '';
     }
     this.find('.name').textContent = `${this.info.name} (${this.order.indexOf(here) + 1} of ${photos.length})`;
     const t = this.thumbs.get(here);
@@ -556,7 +556,7 @@ class Explorer {
     rows.push(['expected', 'Expected dice', s.expected.toFixed(5)], ['area', 'Area', `${s.area.toLocaleString('en')} px, ${(100 * s.share).toFixed(2)} %`]);
     if (p.shares) rows.push(['classes', 'Of it', frame.classes.map(({name}, i) => `${name} ${this.areaOf(i).toLocaleString('en')}`).join(', ')]);
     if (p.before) rows.push(['changed', 'Changed by the CRF', `${this.changed().toLocaleString('en')} px`]);
-    if (frame.trust != null) rows.push(['trust', 'Trust', frame.trust.toFixed(4)], ['doubts', 'Doubts', Object.entries(frame.doubts).map(([k, v]) => `${k} ${v.toFixed(4)}`).join(', ')]);
+    if (frame.confidence != null) rows.push(['confidence', 'Confidence', frame.confidence.toFixed(4)], ['uncertainty', 'Uncertainty', Object.entries(frame.uncertainty).map(([k, v]) => `${k} ${v.toFixed(4)}`).join(', ')]);
     const stages = {...frame.ms, drawing: ms};
     rows.push(['ms', 'Milliseconds', Object.entries(stages).map(([k, v]) => `${k} ${Math.round(v)}`).join(', ')]);
     rows.push(['size', 'Counted at', `${p.w} x ${p.h}${frame.size[0] !== p.w ? ` of ${frame.size.join(' x ')}` : ''}`]);
@@ -717,7 +717,7 @@ class Explorer {
   }
   painted() {
     this.picture.paint(this.done.list);
-    this.tables.set(this.get('index'), {...this.picture.counts, trust: this.picture.frame.trust});
+    this.tables.set(this.get('index'), {...this.picture.counts, confidence: this.picture.frame.confidence});
     this.curve();
     this.draw();
   }

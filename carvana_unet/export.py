@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from onnxscript import BOOL, DOUBLE, FLOAT, INT64, UINT8, script
+from onnxscript import BOOL, FLOAT, INT64, UINT8, script
 from onnxscript import opset18 as op
 from onnxscript.optimizer import optimize
 from torch import nn
@@ -27,23 +27,21 @@ from .prediction import bytes_per_pixel
 def taps(
     n_in,   # int64 (), input pixels along one side
     n_out,  # int64 (), output pixels along it
-    box,    # bool (), box average; False: cubic
+    box,    # bool (), box average of more pixels; False: cubic, of fewer
 ):          # int64 (n_out, taps): indices of input pixels; int32 (n_out, taps): their weights, 2^22 for 1
     "Which input pixels an output pixel is made of, and with which weights"
-    ratio = op.Cast(n_in, to=11) / op.Cast(n_out, to=11)
-    stretch = op.Max(ratio, 1.0)
-    support = op.Cast(op.Where(box, 0.5, 2.0), to=11) * stretch
-    center = (op.Cast(op.Range(0, n_out, 1), to=11) + 0.5) * ratio
-    first = op.Max(op.Cast(center - support + 0.5, to=7), 0)
-    last = op.Min(op.Cast(center + support + 0.5, to=7), n_in)
+    i = op.Range(0, n_out, 1)
+    start = op.Where(box, 2 * i * n_in + n_out, (2 * i + 1) * n_in - 3 * n_out)
+    stop = op.Where(box, 2 * (i + 1) * n_in + n_out, (2 * i + 1) * n_in + 5 * n_out)
+    first, last = op.Max(start / (2 * n_out), 0), op.Min(stop / (2 * n_out), n_in)
     index = op.Unsqueeze(first, [1]) + op.Range(0, op.ReduceMax(last - first, keepdims=0), 1)
-    x = (op.Cast(index, to=11) - op.Unsqueeze(center, [1]) + 0.5) * (1.0 / stretch)
-    d = op.Abs(x)
-    cubic = op.Where(d < 1.0, (1.5 * d - 2.5) * d * d + 1.0, (((d - 5.0) * d + 8.0) * d - 4.0) * -0.5)
-    reached = op.Or(op.And(box, op.And(x > -0.5, x <= 0.5)), op.And(op.Not(box), d < 2.0))
-    inside = op.Cast(op.And(reached, index < op.Unsqueeze(last, [1])), to=11)
+    inside = op.Cast(index < op.Unsqueeze(last, [1]), to=1)
+    away = op.Abs((2 * index + 1) * n_out - op.Unsqueeze((2 * i + 1) * n_in, [1]))
+    d = op.Cast(away, to=1) / op.Cast(2 * n_out, to=1)
+    near, far = (1.5 * d - 2.5) * d * d + 1.0, (((d - 5.0) * d + 8.0) * d - 4.0) * -0.5
+    cubic = op.Where(d < 1.0, near, op.Where(d < 2.0, far, 0.0))
     weight = op.Where(box, inside, cubic * inside)
-    whole = weight * (1.0 / op.ReduceSum(weight, [1])) * 4194304.0
+    whole = weight / op.ReduceSum(weight, [1]) * 4194304.0
     return op.Min(index, n_in - 1), op.Cast(whole + 0.5 * op.Sign(whole), to=6)
 
 # %% ../nbs/17_export.ipynb #6103d80a
@@ -92,32 +90,36 @@ def reduce(
 def preprocess(
     photo: UINT8[None, None, 3],  # RGB
     scale: FLOAT,               # by which to multiply the photo's sides; 0: by the rule
-    rule: DOUBLE[3],            # scale, size and min_size of the checkpoint; 0: none
+    rule: INT64[3],             # scale of the checkpoint times 2^30, its size and min_size; 0: none
     mean: FLOAT[3],             # of the training photos, in grey levels
     std: FLOAT[3],              # their standard deviation, in grey levels
 ) -> tuple[FLOAT[1, 3, None, None], INT64[2], INT64[2], BOOL]: # input; size to enlarge to; to crop to; was it enlarged
     "Resize and normalise"
     size = op.Gather(op.Shape(photo), [0, 1])
-    longer = op.Cast(op.ReduceMax(size, keepdims=0), to=11)
-    most = op.Where(op.Gather(rule, 1) > 0.0, op.Gather(rule, 1), longer)
-    least = op.Where(op.Gather(rule, 2) > 0.0, op.Gather(rule, 2), most)
-    times = op.Min(op.Max(longer, least), most) / longer
-    near = op.And(times > 0.8, times < 1.25)
-    own = op.Gather(rule, 0) * op.Where(near, op.Cast(1.0, to=11), times)
-    s = op.Where(op.Greater(scale, 0.0), op.Cast(scale, to=11), own)
-    factor = op.Cast(op.Round(1.0 / s), to=7)
-    exact = op.Abs(1.0 / s - op.Cast(factor, to=11)) < 0.000001
+    longer = op.ReduceMax(size, keepdims=0)
+    most = op.Where(op.Gather(rule, 1) > 0, op.Gather(rule, 1), longer)
+    least = op.Where(op.Gather(rule, 2) > 0, op.Gather(rule, 2), most)
+    wanted = op.Min(op.Max(longer, least), most)
+    near = op.And(5 * wanted > 4 * longer, 4 * wanted < 5 * longer)
+    asked = op.Greater(scale, 0.0)
+    p = op.Where(asked, op.Cast(scale * 1073741824.0, to=7), op.Gather(rule, 0) * op.Where(near, 1, wanted))
+    q = 1073741824 * op.Where(op.Or(asked, near), 1, longer)
+    factor = (2 * q + p) / (2 * p)
+    exact = op.Abs(q - factor * p) < p / 1000000 + 1
     if exact:
         if factor == 1:
             small = op.Identity(photo)
         else:
             small = reduce(photo, op.Reshape(factor, [1]))
     else:
-        new = op.Max(op.Cast(op.Round(op.Cast(size, to=11) * s), to=7), 1)
-        small = resize(photo, op.Gather(new, 0), op.Gather(new, 1), s < 1.0)
+        floor = size * p / q
+        half = 2 * (size * p - floor * q)
+        up = op.Or(half > q, op.And(op.Equal(half, q), op.Equal(floor - floor / 2 * 2, 1)))
+        new = op.Max(op.Where(up, floor + 1, floor), 1)
+        small = resize(photo, op.Gather(new, 0), op.Gather(new, 1), p < q)
     x = op.Unsqueeze(op.Transpose((op.Cast(small, to=1) - mean) / std, perm=[2, 0, 1]), [0])
     whole = op.Where(exact, op.Gather(op.Shape(small), [0, 1]) * factor, size)
-    return x, whole, size, s > 1.0
+    return x, whole, size, p > q
 
 # %% ../nbs/17_export.ipynb #a82a110e
 @script()
@@ -126,11 +128,10 @@ def triangle_weights(
     n_out,  # int64 (), output pixels along it, at most `n_in`
 ):          # float32 (n_out, n_in)
     "The matrix that makes one side smaller with a triangle filter"
-    ratio = op.Cast(n_in, to=11) / op.Cast(n_out, to=11)
-    center = (op.Cast(op.Range(0, n_out, 1), to=11) + 0.5) * ratio
-    distance = op.Abs(op.Cast(op.Range(0, n_in, 1), to=11) + 0.5 - op.Unsqueeze(center, [1])) / ratio
-    weight = op.Max(1.0 - distance, 0.0)
-    return op.Cast(weight / op.ReduceSum(weight, [1]), to=1)
+    i, j = op.Unsqueeze(op.Range(0, n_out, 1), [1]), op.Range(0, n_in, 1)
+    away = op.Cast(op.Abs((2 * j + 1) * n_out - (2 * i + 1) * n_in), to=1)
+    weight = op.Max(1.0 - away / op.Cast(2 * n_in, to=1), 0.0)
+    return weight / op.ReduceSum(weight, [1])
 
 @script()
 def postprocess(
@@ -265,7 +266,7 @@ def export_onnx(
     "Write one ONNX graph: `photo` uint8 (H, W, 3) to `probability` float32 (H, W)"
     net, grey = trace(ck.net()), lambda v: 255 * np.array(v, np.float32)
     compress(net)
-    rule = np.array([ck.scale, ck.size or 0, ck.min_size or 0], float)
+    rule = np.array([round(ck.scale * 2**30), ck.size or 0, ck.min_size or 0])
     values = dict(scale=np.array(0, np.float32), rule=rule, mean=grey(ck.mean), std=grey(ck.std),
                   several=np.array(len(ck.classes) > 2))
     model = helper.make_model(join_graphs(net.graph, values), opset_imports=[helper.make_opsetid('', 18)], ir_version=10)

@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['BAR', 'threshold', 'scale', 'positive', 'rate', 'weight', 'count', 'size', 'whole_seed', 'FORMATS', 'MODES',
-           'WRITERS', 'stop', 'known', 'one_line', 'warn', 'Lines', 'open_streams', 'command', 'Parser', 'checked',
-           'named', 'file', 'check_place', 'check_folder', 'add_model', 'predict_parser', 'photos_in', 'split_pattern',
-           'fitting', 'expand', 'refuse_overwriting', 'outputs_for', 'check_suffixes', 'can_show', 'picture', 'write',
-           'background', 'told', 'summary', 'predict_photos', 'show', 'check_spin', 'jobs_for', 'pipes',
-           'predict_files', 'predict', 'train_parser', 'check_training', 'program', 'use_it', 'train_function',
-           'rates_of', 'find_rate', 'processes', 'check_settings', 'announce', 'train', 'score_parser', 'chosen_cars',
-           'chosen_pairs', 'refuse_trained', 'refuse_faulty', 'held_out', 'score_model', 'score_file', 'score_folds',
-           'doubtful', 'check_results', 'score', 'doctor_parser', 'tell', 'doctor', 'download_parser', 'download',
-           'submit_parser', 'made_with', 'submit', 'export_parser', 'export', 'demo_parser', 'unseen_seeds',
-           'save_pictures', 'demo_studio', 'demo']
+           'WRITERS', 'stop', 'known', 'one_line', 'warn', 'Lines', 'open_streams', 'command', 'as_setting', 'Parser',
+           'checked', 'named', 'file', 'check_room', 'check_place', 'check_folder', 'add_model', 'predict_parser',
+           'photos_in', 'split_pattern', 'fitting', 'expand', 'refuse_overwriting', 'outputs_for', 'check_suffixes',
+           'can_show', 'picture', 'write', 'background', 'told', 'summary', 'predict_photos', 'show', 'check_spin',
+           'jobs_for', 'pipes', 'predict_files', 'predict', 'train_parser', 'check_training', 'program', 'use_it',
+           'train_function', 'rates_of', 'find_rate', 'processes', 'check_settings', 'announce', 'train',
+           'score_parser', 'chosen_cars', 'chosen_pairs', 'refuse_trained', 'refuse_faulty', 'held_out', 'score_model',
+           'score_file', 'score_folds', 'doubtful', 'check_results', 'score', 'doctor_parser', 'tell', 'doctor',
+           'download_parser', 'download', 'submit_parser', 'made_with', 'submit', 'export_parser', 'export',
+           'demo_parser', 'unseen_seeds', 'save_pictures', 'demo_studio', 'demo']
 
 # %% ../nbs/19_cli.ipynb #30d15417
 import argparse, functools, glob, itertools, os, re, shlex, shutil, sys, tempfile, time, warnings
@@ -35,7 +35,7 @@ def stop(
     status: int = 1, # exit status
 ) -> NoReturn:
     "Print `message` on stderr and end the program"
-    print(message, file=sys.stderr)
+    print(' '.join(message.split()), file=sys.stderr)
     raise SystemExit(status)
 
 # %% ../nbs/19_cli.ipynb #18ffc333
@@ -145,6 +145,15 @@ def command(
             if out.error and not isinstance(out.error, BrokenPipeError): stop(one_line(out.error, 'standard output'))
     return run
 
+# %% ../nbs/19_cli.ipynb #8114a7e6
+@contextmanager
+def as_setting() -> Iterator[None]:
+    "A known error in the block comes from the command line: stop with status 2"
+    try: yield
+    except Exception as e:
+        if not known(e): raise
+        stop(one_line(e), 2)
+
 # %% ../nbs/19_cli.ipynb #943bd604
 class Parser(argparse.ArgumentParser):
     "An argument parser with one line for an error, and `--version`"
@@ -202,6 +211,17 @@ def file(
     return Path(named(text))
 
 # %% ../nbs/19_cli.ipynb #2b686dbe
+def check_room(
+    folder: Path,       # exists
+    what: str,          # to be written into it, for the message
+    room: int = 1000,   # bytes
+):
+    "Stop with status 2 if a file of this size cannot be written"
+    try:
+        with tempfile.TemporaryFile(dir=folder) as probe: probe.write(bytes(room))
+    except OSError as e: stop(f'{what}: cannot be written ({e.strerror}); choose another place', 2)
+
+@as_setting()
 def check_place(
     path: Path,         # file to be written
     option: str,        # where it was named, for the message
@@ -212,10 +232,9 @@ def check_place(
     if path.is_dir(): stop(f'{what}: is a folder; name a file', 2)
     if not path.parent.is_dir(): stop(f'{what}: there is no folder {path.parent}; make it, or name another', 2)
     if path.exists() and not path.is_file(): stop(f'{what}: is not a plain file; choose another name', 2)
-    try:
-        with tempfile.TemporaryFile(dir=path.parent) as probe: probe.write(bytes(room))
-    except OSError as e: stop(f'{what}: cannot be written ({e.strerror}); choose another place', 2)
+    check_room(path.parent, what, room)
 
+@as_setting()
 def check_folder(
     folder: Path,       # may exist
     option: str,        # where it was named, for the message
@@ -223,7 +242,7 @@ def check_folder(
     "Stop with status 2 if there can be no such folder with files in it"
     there = next(p for p in (folder, *folder.absolute().parents) if os.path.lexists(p))
     if not there.is_dir(): stop(f'{option} {folder}: {there} is not a folder; choose another name', 2)
-    check_place(there/f'.{os.getpid()}.part', option)
+    check_room(there, f'{option} {folder}')
 
 # %% ../nbs/19_cli.ipynb #0cc93be5
 FORMATS = 'mask cutout background overlay probability'.split()
@@ -342,6 +361,7 @@ def refuse_overwriting(
         taken[os.path.realpath(output)] = f'the mask of {photo}'
 
 # %% ../nbs/19_cli.ipynb #fde80d46
+@as_setting()
 def outputs_for(
     photos: list[tuple[Path, Path]],  # to be predicted, with their places
     given: list[Path] | None = None,  # as many files, or one folder; None: `<stem>_OUT.png` beside each photo
@@ -369,10 +389,9 @@ def check_suffixes(
     style: str,             # one of `MODES`
 ):
     "Stop with status 2 if an image of this style cannot be written under one of these names"
-    from carvana_unet.photos import PhotoError, check_suffix
-    for output in outputs:
-        try: check_suffix(output, MODES[style])
-        except PhotoError as e: stop(one_line(e), 2)
+    from carvana_unet.photos import check_suffix
+    with as_setting():
+        for output in outputs: check_suffix(output, MODES[style])
 
 # %% ../nbs/19_cli.ipynb #009274ad
 WRITERS = 'agg cairo pdf pgf ps svg template'.split() # matplotlib's backends without a window
@@ -424,10 +443,11 @@ def write(
 def background(
     text: str | None, # picture file, name of a colour, or #rrggbb; None: white
 ) -> 'tuple | np.ndarray': # uint8 (H, W, 3), or (red, green, blue)
-    "What `--background` means; stops with status 2 if it is neither"
+    "What `--background` means; stops with status 2 if it is neither an image nor a colour"
     from PIL import ImageColor
     from carvana_unet.photos import read_photo
-    if text and Path(text).exists(): return read_photo(text)
+    if text and Path(text).exists():
+        with as_setting(): return read_photo(text)
     try: return ImageColor.getrgb(text or 'white')[:3]
     except ValueError: stop(f'{text}: neither an image file nor a colour; name one, such as white or "#204060"', 2)
 
@@ -646,7 +666,8 @@ def check_training(
     check_place(out, '--output', 100_000)
     if resume and not (out.exists() or state.exists()): stop(f'--resume: there is no {state} to resume; leave --resume out', 2)
     if out.exists() and not (resume or lr_find or state.exists()): stop(f'{out}: exists; choose another --output, or move it away', 2)
-    if valid and not read_cars(valid): stop(f'--valid {valid}: lists no cars; list one a line', 2)
+    listed = Path(valid or Path(folders[0])/'valid_cars.txt')
+    if (valid or listed.exists()) and not read_cars(listed): stop(f'{listed}: lists no validation cars; list one a line', 2)
     for folder in folders: pairs(folder)
 
 # %% ../nbs/19_cli.ipynb #1eb270d4
@@ -755,12 +776,14 @@ def train(
     if args['device'] == 'auto': args['device'] = None
     args['augment'] = tuple(dict.fromkeys(args['augment']))
     train = train_function()
+    from carvana_unet.training import SettingsError
     from carvana_unet.unet import ArchError
     try:
         if find: return print(f"a good --learning-rate: {find_rate(args):.1e}; {rates_of(args['output'])} shows the losses")
         if first: print(announce(args['folders'], args['valid'], args['device']), flush=True)
         checkpoint = train(**args)
     except ArchError as e: stop(f'--arch: {e}', 2)
+    except SettingsError as e: stop(one_line(e), 2)
     if not first: return
     if 'classes' in checkpoint.score: print('Dice score:', ', '.join(f'{name} {d:.4f}' for name, d in checkpoint.score['classes'].items()))
     out = Path(args['output'])
@@ -915,7 +938,8 @@ def score_folds(
     train = train_function()
     from carvana_unet.photos import read_mask
     from carvana_unet.submission import decode
-    from carvana_unet.scoring import cross_validate
+    from carvana_unet.scoring import cross_validate, folds_of
+    with as_setting(): folds_of([p.car for p in pairs(args.data)], args.folds)
     refuse_faulty([p.mask for p in pairs(args.data)], anyway=args.anyway)
     rows, rles = cross_validate(args.data, args.folds, progress=True, train=train, keep=args.models,
                                 device='cpu' if args.cpu else None)
@@ -1009,12 +1033,12 @@ def doctor(
 ):
     "Print what is wrong with a data folder, and mend what can be mended (`carvana-doctor`)"
     args = doctor_parser().parse_args(argv)
-    from carvana_unet.carvana import CarvanaError
     from carvana_unet.doctor import check, fix, quick_check, refuse_old
-    if args.fix: refuse_old(args.fix)
-    try: found = (quick_check(args.data, allow_empty=args.allow_empty) if args.quick and not args.fix
-               else check(args.data, progress=True, allow_empty=args.allow_empty))
-    except CarvanaError as e: stop(one_line(e), 2)
+    with as_setting():
+        if args.fix: refuse_old(args.fix)
+        if args.fix: check_folder(args.fix, '--fix')
+        found = (quick_check(args.data, allow_empty=args.allow_empty) if args.quick and not args.fix
+                 else check(args.data, progress=True, allow_empty=args.allow_empty))
     print(tell(found, 0 if args.all else 10))
     if args.fix:
         written, left = fix(args.data, args.fix, found)
@@ -1041,6 +1065,7 @@ def download(
 ):
     "Download the competition's data with Kaggle's client (`carvana-download`)"
     args = download_parser().parse_args(argv)
+    check_folder(args.folder, 'FOLDER')
     from carvana_unet.carvana import pairs
     from carvana_unet.doctor import download as fetch
     found = fetch(args.folder, args.test, progress=True)
@@ -1071,7 +1096,7 @@ def made_with(
 ) -> dict: # in JSON's types
     "What masks depend on, for a submission that must not mix them"
     import hashlib
-    names = 'threshold', 'scale', 'tta', 'squares', 'max_memory'
+    names = 'threshold', 'scale', 'tta', 'squares'  # memory only decides how large a tile is, so more of it may finish what less began
     return dict(model=hashlib.sha256(model.read_bytes()).hexdigest()[:16], **{n: getattr(predictor, n) for n in names},
                 crf=predictor.crf and vars(predictor.crf))
 
@@ -1084,6 +1109,7 @@ def submit(
     args = submit_parser().parse_args(argv)
     rank, local_rank, world_size = processes()
     from carvana_unet import submission
+    with as_setting(): submission.check_output(args.output, args.sample)
     check_place(args.output, '--output', 1_000_000)
     submission.expected_names(args.folder, args.sample)
     import torch

@@ -301,7 +301,7 @@ def tile_side(self: Predictor,
     side, least = int(math.sqrt(max(left, 0) / self.cost)) // STEP * STEP, OVERLAP + 2 * STEP
     if side >= least: return side
     need = (8 * math.prod(hw) + self.cost * least**2) / 1e9
-    raise PredictionError(f'a photo of {hw[1]}x{hw[0]} does not fit into {self.max_memory} GB; allow {need:.1f} GB, or take a smaller scale')
+    raise PredictionError(f'a photo of {hw[1]}x{hw[0]} does not fit into {self.max_memory} GB; allow {math.ceil(10 * need) / 10} GB, or take a smaller scale')
 
 # %% ../nbs/10_prediction.ipynb #fb4ad769
 def car_probability(

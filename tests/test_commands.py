@@ -328,6 +328,59 @@ def test_closed_streams(streams, photos, model, tmp_path):
     assert all(is_mask(p.with_name(f'{p.stem}_OUT.png')) for p in photos)
 
 
+PRODUCTS = dict(  # a command that writes something and prints something, and what it writes
+    doctor=('data --fix fixed', 'fixed/train'), submit=('data/train --cpu', 'SUBMISSION.csv'), demo=('photo.jpg', 'demo/photo_mask.png'),
+    score=('MODEL.pth data --cars cars.txt --cpu --json score.json', 'score.json'),
+    train=('data --epochs 1 --batch-size 4 --arch unet --width 4 --depth 3 --scale .5 --device cpu -o new.pth', 'new.pth'))
+
+
+@pytest.fixture
+def workplace(studio, model, tmp_path):
+    "What the commands of `PRODUCTS` read"
+    shutil.copytree(studio, tmp_path/'data')
+    shutil.copy(model, tmp_path/'MODEL.pth')
+    shutil.copy(next((studio/'train').iterdir()), tmp_path/'photo.jpg')
+    (tmp_path/'cars.txt').write_text(car_id(3))
+    return tmp_path
+
+
+@pytest.mark.parametrize('streams, status', [('>&- 2>&- <&-', 0), ('2>&1 | head -c 1', 0), ('>/dev/full', 1)])
+@pytest.mark.parametrize('name', PRODUCTS)
+def test_closed_streams_of_every_command(name, streams, status, workplace):
+    "The work is done all the same, and the exit status is that of an undisturbed run, but for a full disk behind standard output"
+    words, product = PRODUCTS[name]
+    command = f"{BIN/f'carvana-{name}'} {words} {streams}"
+    result = subprocess.run(['bash', '-o', 'pipefail', '-c', command], cwd=workplace, capture_output=True, text=True, env=environment())
+    assert result.returncode == status and lines(result.stderr) == ['standard output: No space left on device'] * status
+    assert (workplace/product).exists()
+
+
+@pytest.mark.parametrize('option', ['--json', '--html'])
+def test_a_result_on_a_full_disk(option, workplace):
+    "Refused before anything is scored; a disk that fills up meanwhile leaves what was there"
+    (workplace/'result').write_text('what was there')
+    limit = lambda size: lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    score = ['MODEL.pth', 'data', '--cars', 'cars.txt', '--cpu', option]
+    assert_faults(call('score', *score, 'result', cwd=workplace, preexec_fn=limit(1000)), 'result: cannot be written', status=2)
+    assert_faults(call('score', *score, '/dev/full', cwd=workplace), 'is not a plain file', status=2)
+    code = 'import sys; from carvana_unet import cli; cli.check_room = lambda *a: None; cli.score(sys.argv[1:])'
+    full = subprocess.run([sys.executable, '-c', code, *score, 'result'], cwd=workplace, capture_output=True, text=True, env=environment(), preexec_fn=limit(1000))
+    assert_faults(full, 'result: cannot be written')
+    assert (workplace/'result').read_text() == 'what was there'
+    assert sorted(p.name for p in workplace.iterdir()) == ['MODEL.pth', 'cars.txt', 'data', 'photo.jpg', 'result']
+
+
+def test_a_photo_too_large_for_the_memory(workplace):
+    "Its line names it and the memory that it needs; the others are predicted, and with that memory the same command finishes"
+    Image.new('RGB', (7000, 5000), 'grey').save(workplace/'data/train/large.jpg')
+    words = ['data/train', '--cpu', '-s', .05]
+    few = call('submit', *words, '--max-memory', .1, cwd=workplace)
+    assert_faults(few, 'large.jpg: a photo of 7000x5000 does not fit into 0.1 GB', '1 of 13 photos failed')
+    need = re.search(r'allow ([\d.]+) GB', few.stderr)[1]
+    enough = call('submit', *words, '--max-memory', need, cwd=workplace)
+    assert enough.stdout.startswith('SUBMISSION.csv: 13 rows'), enough.stderr
+
+
 def test_full_standard_output(photos, model, tmp_path):
     with open('/dev/full', 'w') as full:
         words = [BIN/'carvana-predict', '-m', model, '-i', *photos]

@@ -194,7 +194,7 @@ def outside(predictor, items):
 
 def confidence(n):
     "The table of confidence"
-    from carvana_unet.prediction import LOW_CONFIDENCE, Predictor
+    from carvana_unet.prediction import Predictor
     with tempfile.TemporaryDirectory() as folder:
         items = data(Path(folder), n)
         result = {}
@@ -203,7 +203,7 @@ def confidence(n):
             result[name] = foretold(predictor, items)
             print(name, json.dumps(result[name]), flush=True)
             result[name]['elsewhere'] = outside(predictor, items)
-            print(f'\n| elsewhere | confidence ({LOW_CONFIDENCE} is low) | dice |\n|---|---|---|')
+            print(f'\n| elsewhere | confidence ({predictor.checkpoint.low_confidence} is low) | dice |\n|---|---|---|')
             for case, found in result[name]['elsewhere'].items():
                 print(f'| {case} |', ' | '.join(f'{min(x[k] for x in found):.3f} to {max(x[k] for x in found):.3f}' for k in ('confidence', 'dice')), '|', flush=True)
     return result

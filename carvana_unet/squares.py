@@ -8,11 +8,10 @@ __all__ = ['square_origins', 'split', 'merge', 'overlap_difference', 'tile_origi
 # %% ../nbs/03_squares.ipynb #f5813794
 import itertools, math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 import numpy as np
-import torch
-import torch.nn.functional as F
 from PIL import Image
+if TYPE_CHECKING: import torch
 
 # %% ../nbs/03_squares.ipynb #b3b22e50
 def square_origins(
@@ -26,14 +25,14 @@ def square_origins(
 
 # %% ../nbs/03_squares.ipynb #cde04c7d
 def _axes(
-    x: np.ndarray | torch.Tensor, # numpy (H, W[, C]) or torch (..., H, W)
+    x: 'np.ndarray | torch.Tensor', # numpy (H, W[, C]) or torch (..., H, W)
 ) -> tuple[int, int]:             # axes of H and W
     "Where height and width are"
     return (0, 1) if isinstance(x, np.ndarray) else (x.ndim - 2, x.ndim - 1)
 
 # %% ../nbs/03_squares.ipynb #96ef4dfb
 def _part(
-    x: np.ndarray | torch.Tensor, # any shape
+    x: 'np.ndarray | torch.Tensor', # any shape
     axis: int,   # axis to cut along
     start: int,  # first index
     stop: int,   # one past the last index
@@ -43,7 +42,7 @@ def _part(
 
 # %% ../nbs/03_squares.ipynb #b52033fd
 def split(
-    x: np.ndarray | torch.Tensor, # numpy (H, W[, C]) or torch (..., H, W)
+    x: 'np.ndarray | torch.Tensor', # numpy (H, W[, C]) or torch (..., H, W)
 ) -> list:                        # squares of side min(H, W), left to right or top to bottom, views of `x`
     "The fewest evenly spaced overlapping squares that cover a photo"
     sides = _axes(x)
@@ -53,7 +52,7 @@ def split(
 
 # %% ../nbs/03_squares.ipynb #88fb2a80
 def _cut(
-    out: np.ndarray | torch.Tensor, # to fill
+    out: 'np.ndarray | torch.Tensor', # to fill
     squares: list,       # as many as origins
     origins: list[int],  # where each starts along `axis`
     axis: int,           # the longer side
@@ -66,7 +65,7 @@ def _cut(
 
 # %% ../nbs/03_squares.ipynb #c21f1c45
 def _blend(
-    out: np.ndarray | torch.Tensor, # to fill
+    out: 'np.ndarray | torch.Tensor', # to fill
     squares: Iterable,   # as many as origins, of any lengths along `axis`
     origins: list[int],  # where each starts along `axis`
     axis: int,           # the longer side
@@ -108,16 +107,16 @@ def merge(
 
 # %% ../nbs/03_squares.ipynb #00c3b453
 def overlap_difference(
-    squares: list[torch.Tensor],    # as `split` gives them, float (..., S, S)
+    squares: list[np.ndarray],  # as `split` gives them, float (S, S)
     hw: tuple[int, int],            # height and width of the photo, pixels
-) -> torch.Tensor:                  # (..., H, W), 0 where only one square looks
-    "How far neighbouring squares are apart where they overlap"
-    axis = squares[0].ndim - (1 if hw[1] >= hw[0] else 2)
+) -> np.ndarray:            # float (H, W), 0 where only one square is
+    "How far neighbouring squares differ where they overlap"
+    axis = int(hw[1] >= hw[0])
     size, origins = min(hw), square_origins(max(hw), min(hw))
-    out = squares[0].new_zeros(*squares[0].shape[:-2], *hw)
+    out = np.zeros(hw, squares[0].dtype)
     for a, b, o, start in zip(squares, squares[1:], origins, origins[1:]):
         shared = o + size - start
-        _part(out, axis, start, o + size)[...] = (_part(a, axis, size - shared, size) - _part(b, axis, 0, shared)).abs()
+        _part(out, axis, start, o + size)[...] = abs(_part(a, axis, size - shared, size) - _part(b, axis, 0, shared))
     return out
 
 # %% ../nbs/03_squares.ipynb #782521b6
@@ -135,29 +134,29 @@ def tile_origins(
 
 # %% ../nbs/03_squares.ipynb #17833429
 def _join(
-    tiles: Iterable[torch.Tensor], # (..., h, w), of one size except along `axis`
+    tiles: Iterable[np.ndarray],   # (..., h, w), of one size except along `axis`
     origins: list[int],            # where each starts along `axis`
     length: int,                   # along `axis` when joined
     overlap: int,                  # pixels that neighbours share at least
-    axis: int,                     # of the tensors
-) -> torch.Tensor:                 # (..., h, w)
+    axis: int,                     # of the arrays
+) -> np.ndarray:                   # (..., h, w)
     "Tiles put together along one axis"
     tiles = iter(tiles)
     first = next(tiles)
     axis %= first.ndim
     shape = list(first.shape); shape[axis] = length
-    out = first.new_empty(shape)
+    out = np.empty(shape, first.dtype)
     _blend(out, itertools.chain([first], tiles), origins, axis, overlap // 4)
     return out
 
 # %% ../nbs/03_squares.ipynb #71ce5820
 def tiled(
-    f: Callable[[tuple[slice, slice]], torch.Tensor], # rows and columns of a tile -> float (..., h, w)
+    f: Callable[[tuple[slice, slice]], np.ndarray], # rows and columns of a tile -> float (..., h, w)
     hw: tuple[int, int],    # height and width of the photo, pixels
     size: int,              # side of a tile, pixels
     overlap: int,           # pixels that neighbours share at least; at most half of `size`
     step: int = 1,          # tiles start at multiples of it
-) -> torch.Tensor:          # (..., H, W)
+) -> np.ndarray:            # (..., H, W)
     "What `f` gives for the whole photo, computed tile by tile"
     tops, lefts = (tile_origins(side, size, overlap, step) for side in hw)
     def row(top):
@@ -179,13 +178,17 @@ def shrink(
 
 # %% ../nbs/03_squares.ipynb #6323a85b
 def enlarge(
-    prob: torch.Tensor,   # float (h, w)
-    hw: tuple[int, int],  # height and width of the photo, pixels
-    scale: float,         # by which it was shrunk
-) -> torch.Tensor:        # float (H, W)
+    prob: 'np.ndarray | torch.Tensor',  # float32 (h, w)
+    hw: tuple[int, int],    # height and width of the photo, pixels
+    scale: float,           # by which it was shrunk
+) -> Any:                   # float32 (H, W), of the kind of `prob`
     "Bilinear, in register with `shrink`"
     if tuple(prob.shape) == tuple(hw): return prob
     factor = round(1 / scale)
     exact = abs(1 / scale - factor) < 1e-6
-    size = [side * factor for side in prob.shape] if exact else hw
-    return F.interpolate(prob[None, None], size=size, mode='bilinear', align_corners=False, antialias=scale > 1)[0, 0, :hw[0], :hw[1]]
+    h, w = [side * factor for side in prob.shape] if exact else hw
+    if isinstance(prob, np.ndarray): out = np.array(Image.fromarray(prob).resize((w, h), Image.Resampling.BILINEAR))
+    else:
+        import torch.nn.functional as F
+        out = F.interpolate(prob[None, None], size=(h, w), mode='bilinear', align_corners=False, antialias=scale > 1)[0, 0]
+    return out[:hw[0], :hw[1]]

@@ -35,7 +35,8 @@ from .batches import dataloaders
 from .carvana import CarvanaError, Pair, pairs, read_cars, split_cars
 from .doctor import quick_check
 from .checkpoints import Checkpoint, CheckpointError, find_model, load_checkpoint, save_checkpoint, shapes_of, write_atomically
-from .dice import BCEDice, CrossEntropyDice, dice
+from .dice import dice
+from .losses import BCEDice, CrossEntropyDice
 from .photos import read_classes, read_mask, read_photo
 from .squares import enlarge, merge
 from .unet import ArchError, EncoderUNet, UNet, autocast, build, check_arch, fastai_unet

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from carvana_unet.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
-from carvana_unet.dice import BCEDice
+from carvana_unet.losses import BCEDice
 from carvana_unet.photos import read_mask
 from carvana_unet.studio import car_id, studio_photo, write_studio
 from carvana_unet.unet import UNet

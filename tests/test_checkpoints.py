@@ -1,5 +1,5 @@
 """Broken checkpoints, made from a table: each is refused with one line that names the file and, where it is one, the field."""
-import math, os, pickle, subprocess, sys, time, zipfile
+import math, os, pickle, subprocess, sys, zipfile
 from collections import OrderedDict
 from dataclasses import fields
 from pathlib import Path
@@ -218,17 +218,15 @@ def test_parts_of_the_file_that_do_not_fit(tmp_path):
 # memory: in a process of its own that may take 600 MB more than the imports
 
 SMALL = '''
-import resource, sys, time
+import resource, sys
 from carvana_unet.checkpoints import load_checkpoint, CheckpointError
 import torchvision, fastai.vision.learner
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 before = peak()
 for path in sys.argv[1:]:
-    start = time.perf_counter()
     try: load_checkpoint(path)
     except CheckpointError as e: print(e)
     else: print('loaded')
-    assert time.perf_counter() - start < 30, path
     assert peak() - before < .15, f'{path}: {peak() - before:.2f} GB'
 '''
 
@@ -274,9 +272,9 @@ def test_the_command_refuses_broken_models_in_one_line(tmp_path):
               weights(VAR, lambda w: -w), weights(FILTER, with_(nan)), state(arch=dict(NET.arch, width=300)), state(std=(0, 0, 0))]
     for i, content in enumerate(broken):
         write(content, tmp_path/f'bad{i}.pth')
-        start, r = time.perf_counter(), call('predict', '-m', f'bad{i}.pth', '-i', 'car.png', '-o', 'mask.png', cwd=tmp_path)
+        r = call('predict', '-m', f'bad{i}.pth', '-i', 'car.png', '-o', 'mask.png', cwd=tmp_path)
         assert r.returncode in (1, 2) and r.stderr.count('\n') == 1 and r.stderr.startswith(f'bad{i}.pth: '), (i, r.stderr)
-        assert not (tmp_path/'mask.png').exists() and time.perf_counter() - start < 60
+        assert not (tmp_path/'mask.png').exists()
 
 
 # the two that the package ships

@@ -72,7 +72,7 @@ $(VENV)/run-time: $(SETUP)
 # pydensecrf2 comes as C++ source; only the CRF needs it.
 $(VENV)/development: $(VENV)/run-time
 	@echo "Adding the development packages: 0.3 GB to download, 1.2 GB on disk."
-	@$(PIP) install --quiet -c constraints.txt -e '.[train,explore,tensorboard,heic,export,test]'
+	@$(PIP) install --quiet -c constraints.txt -e '.[train,explore,tensorboard,heic,export,hub,labels,test]'
 	@$(PIP) install --quiet -c constraints.txt -e '.[dev]' >$(VENV)/crf.log 2>&1 || \
 	  echo "pydensecrf2 did not compile (it needs a C++ compiler; see $(VENV)/crf.log): going on without the CRF."
 	@touch $@

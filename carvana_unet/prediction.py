@@ -51,7 +51,7 @@ def fold_batchnorm(
     for part in net.modules():
         if not isinstance(part, nn.Sequential): continue
         for i, (conv, norm) in enumerate(itertools.pairwise(part)):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            if isinstance(conv, nn.Conv2d) and type(norm) is nn.BatchNorm2d:  # a subclass may hold an activation, as timm's does
                 part[i], part[i + 1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
     return net
 

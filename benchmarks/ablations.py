@@ -3,8 +3,8 @@
     CARVANA_PATH=carvana python benchmarks/ablations.py         # all that is not in results/ablations.json yet
 
 Every run trains the same number of steps on the same photos (a random part of the training cars) and is scored at full
-size on the photos of the choosing cars. The base runs with several seeds; an effect smaller than twice their standard
-deviation is noise. What is changed when predicting (flips, squares) is measured on the base's own models. Beside the
+size on the photos of the choosing cars. The base runs with several seeds; an effect inside the 95 % band of one new run
+against their mean is noise. What is changed when predicting (flips, squares) is measured on the base's own models. Beside the
 dice stands that of the same cars in front of two photos of scikit-learn's (a temple, a flower): far from any studio.
 """
 import argparse
@@ -107,8 +107,9 @@ def main():
         args.results.parent.mkdir(exist_ok=True)
         args.results.write_text(json.dumps(results, indent=1) + '\n')
         print(name, row, flush=True)
+    from scipy.stats import t
     base = [row['dice'] for name, row in results['rows'].items() if name.startswith('base')]
-    noise = 2 * stdev(base)
+    noise = t.ppf(.975, len(base) - 1) * stdev(base) * (1 + 1 / len(base))**.5
     print(f'\nbase {fmean(base):.5f}, noise {noise:.5f}\n\n| change | dice | effect | outside | minutes |\n|---|---|---|---|---|')
     for name, row in results['rows'].items():
         effect = row['dice'] - fmean(base)

@@ -14,9 +14,10 @@ def dice(
     pred: np.ndarray,  # bool (H, W)
     true: np.ndarray,  # bool (H, W)
 ) -> float:            # in [0, 1]
-    "Dice of one photo's mask; raises `ValueError` if the shapes differ"
+    "Dice score of one photo's mask; raises `ValueError` if the shapes differ"
     pred, true = np.asarray(pred, bool), np.asarray(true, bool)
-    if pred.shape != true.shape: raise ValueError(f'masks of {pred.shape} and {true.shape} cannot be compared; scale the probability to full size')
+    if pred.shape != true.shape:
+        raise ValueError(f'masks of {pred.shape} and {true.shape} cannot be compared; scale the probability to full size')
     total = np.count_nonzero(pred) + np.count_nonzero(true)
     return 2 * np.count_nonzero(pred & true) / total if total else 1.0
 
@@ -24,7 +25,7 @@ def dice(
 def iou(
     dice: float,  # of one photo, in [0, 1]
 ) -> float:       # in [0, 1]
-    "Intersection over union of two masks with this dice"
+    "Intersection over union of two masks with this Dice score"
     return dice / (2 - dice)
 
 # %% ../nbs/05_dice.ipynb #7a996722
@@ -32,7 +33,7 @@ def mean_dice(
     preds: list,  # bool (H, W) each
     trues: list,  # bool (H, W) each, in the same order
 ) -> float:       # in [0, 1]
-    "Mean over photos of their dice, as Kaggle scores a submission; raises `ValueError` without photos"
+    "Mean over photos of their Dice scores, as Kaggle scores a submission; raises `ValueError` without photos"
     scores = [dice(p, t) for p, t in zip(preds, trues, strict=True)]
     if not scores: raise ValueError('no masks to score; give at least one')
     return float(np.mean(scores))
@@ -41,7 +42,7 @@ def mean_dice(
 def boundary(
     mask: np.ndarray,  # bool (H, W)
 ) -> np.ndarray:       # bool (H, W)
-    "The object's own pixels with a side against the background; the picture's border counts as background"
+    "The object's own pixels with a side against the background; the image's border counts as background"
     m = np.pad(mask, 1)
     inner = m[:-2, 1:-1] & m[2:, 1:-1] & m[1:-1, :-2] & m[1:-1, 2:]
     return mask & ~inner
@@ -62,6 +63,6 @@ def boundary_error(
     pred: np.ndarray,  # bool (H, W)
     true: np.ndarray,  # bool (H, W)
 ) -> float:            # pixels; 0 if both are empty, infinite if one is
-    "Average symmetric surface distance between two outlines"
+    "Average symmetric surface distance between two boundaries"
     if not (pred.any() and true.any()): return 0.0 if pred.any() == true.any() else float('inf')
     return float(boundary_distances(pred, true).mean())

@@ -5,7 +5,7 @@
 #   make soak                    the long forms: a submission killed at every line and 150 times at random, 1,000 photos, one of 12,000x8,000
 #   make reliability  wrong inputs of each kind, more than in make test, and how many of them failed
 #   make lab                     JupyterLab, opened on the notebooks
-#   make docs                    the site, in _docs/ (needs Quarto)
+#   make docs [PORT=8000]        the site in _docs/ (needs Quarto), and a server that shows it until Ctrl+C
 #   make docs-check              the pages without Quarto, every link and picture among them; part of make test
 #   make readme                  README.md and its picture, from nbs/index.ipynb
 VENV ?= .venv
@@ -14,6 +14,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SETUP := settings.ini setup.py constraints.txt
+PORT ?= 8000
 
 # The notebooks run in their own folder, so a path relative to this one would be lost.
 ifneq ($(CARVANA_PATH),)
@@ -46,10 +47,12 @@ lab: $(VENV)/development
 	@$(BIN)/jupyter lab nbs $(if $(filter 0,$(shell id -u)),--allow-root)
 
 # README.md is not Quarto's to write: nbdev does not touch one that is newer than its notebook.
+# The site's search needs a server: browsers do not let a page opened from the disk read its index.
 docs: quarto $(VENV)/development
 	@touch README.md
-	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/nbdev_docs
-	@echo "The site is in _docs/: open _docs/index.html"
+	@$(BIN)/python nbs/_pages.py
+	@PATH="$(abspath $(BIN)):$$PATH" PYTHONPATH=nbs $(BIN)/nbdev_docs
+	@$(BIN)/python -u -m http.server --bind 127.0.0.1 --directory _docs $(PORT)
 
 quarto:
 	@command -v quarto >/dev/null || { \

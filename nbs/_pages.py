@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+from execnb.shell import CaptureShell
 from nbdev.config import get_config
 
 WIDTH = 76    # characters of a signature on one line; a longer one has a line for each parameter
@@ -23,7 +24,7 @@ new ResizeObserver(() => this.style.height = inside.body.scrollHeight + 'px').ob
 
 class Parameter(NamedTuple):
     "What the source says of a parameter"
-    name: str       # with the stars of `*args` and `**kwargs`; '*' alone before those that need their name; 'Returns' for the last
+    name: str       # with the stars of `*args` and `**kwargs`; '*' and '/' stand alone; 'Returns' for the last
     type: str       # annotation, '' if there is none
     default: str    # expression, '' if there is none
     comment: str    # what follows the # on its line, '' if nothing does
@@ -37,8 +38,9 @@ def parameters(
     comments = {t.start[0]: t.string[1:].strip() for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type == tokenize.COMMENT}
     node = ast.parse(source).body[0]
     text = lambda part: ast.unparse(part) if part else ''
+    made = lambda text: re.sub(r'field\(default_factory=(?:lambda: (.+)|(.+))\)', lambda m: m[1] or f'{m[2]}()', text)
     def row(name, of, type, default=None):
-        return Parameter(name, text(type), text(default), comments.get((default or of).end_lineno, ''))
+        return Parameter(name, text(type), made(text(default)), comments.get((default or of).end_lineno, ''))
     if isinstance(node, ast.ClassDef):
         init = [n for n in node.body if getattr(n, 'name', '') == '__init__']
         if not init: return [row(n.target.id, n, n.annotation, n.value) for n in node.body if isinstance(n, ast.AnnAssign)]
@@ -47,6 +49,7 @@ def parameters(
     plain, star = a.posonlyargs + a.args, [row(f'*{a.vararg.arg}', a.vararg, a.vararg.annotation)] if a.vararg else []
     defaults = [None] * (len(plain) - len(a.defaults)) + a.defaults
     rows = [row(arg.arg, arg, arg.annotation, default) for arg, default in zip(plain, defaults)]
+    if a.posonlyargs: rows.insert(len(a.posonlyargs), Parameter('/', '', '', ''))
     if a.kwonlyargs and not star: star = [Parameter('*', '', '', '')]
     rows += star + [row(arg.arg, arg, arg.annotation, default) for arg, default in zip(a.kwonlyargs, a.kw_defaults)]
     if a.kwarg and (to := getattr(sym, '__delwrap__', None)):   # fastcore's `delegates`
@@ -174,11 +177,22 @@ class Pages:
         exported = next((c.directives_['default_exp'][0] for c in nb.cells if 'default_exp' in c.directives_), None)
         self.module = import_module(f'{config.lib_path.name}.{exported}') if exported else None
         self.names = dict(vars(self.module)) if self.module else {}
+        if any('exec_doc' in c.directives_ for c in nb.cells): self.run()
         for node in (n for cell in nb.cells for tree in cell.parsed_() or [] for n in ast.walk(tree)):
             if not isinstance(node, ast.ImportFrom) or not (node.module or '').startswith(config.lib_path.name): continue
             source = import_module(node.module)
             for a in node.names:
                 for n in getattr(source, '__all__', []) if a.name == '*' else [a.name]: self.names[a.asname or n] = getattr(source, n, None)
+
+    def run(self):
+        "Run what a page computes: the cells marked `exec_doc`, after the imports; what is exported comes from the module"
+        shell = CaptureShell(path=Path(self.nb.path_).parent)
+        shell.user_ns.update(self.names)
+        for cell in self.nb.cells:
+            imports = not {'export', 'exporti'} & {*cell.directives_} and any(isinstance(n, (ast.Import, ast.ImportFrom)) for n in cell.parsed_() or [])
+            if not imports and 'exec_doc' not in cell.directives_: continue
+            shell.cell(cell)
+            if shell.exc: raise RuntimeError(f'{self.nb.path_}: this cell failed: {cell.source}') from shell.exc
 
     def end(self):
         "After all cells have run"

@@ -1,8 +1,10 @@
 """The pages of the site: nbdev's own half of `make docs`, then pandoc, which is at the heart of Quarto, the other half.
 
 The pages that pandoc makes stay in `_proc/_pages`, to be looked at in a browser."""
-import json, re, shutil, subprocess, sys
+import ast, inspect, json, os, re, shutil, subprocess, sys
 from html.parser import HTMLParser
+from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -16,18 +18,33 @@ CONFIG = get_config(path=ROOT)
 PROC = ROOT/'_proc'
 PAGES = PROC/'_pages'
 NOTEBOOKS = sorted(str(Path(p).relative_to(ROOT/'nbs')) for p in nbglob(ROOT/'nbs'))
+SYMBOL = re.compile(r'### (\S+) {#(\S+)}\n\n(?:```python\n(.*?)\n```)?', re.S)   # as a page shows it: name, anchor, signature
 
 
-def plain(notebook):
-    "A processed notebook with what Quarto understands and pandoc does not: cells without echo, and Markdown that is an output"
-    cells = []
+def told(x): return x if isinstance(x, str) else ''.join(x)
+
+
+def option(source, name):
+    "What a cell says in a line `#| name: value`"
+    found = re.search(rf'^#\| {name}:(.*)$', source, re.M)
+    return yaml.safe_load(found[1]) if found else None
+
+
+def markdown(notebook):
+    "A processed notebook as Quarto gives it to pandoc, as far as pandoc alone understands it"
+    parts = []
     for cell in notebook['cells']:
-        if cell['cell_type'] != 'code' or '#| echo: false\n' not in cell['source']: cells.append(cell | ({'outputs': []} if 'outputs' in cell else {}))
+        source = told(cell['source'])
+        if cell['cell_type'] == 'markdown': parts.append(source)
+        if cell['cell_type'] != 'code': continue
+        if option(source, 'echo') is not False: parts.append(f'````python\n{source}\n````')
         for output in cell.get('outputs', []):
-            text = output.get('data', {}).get('text/markdown')
-            if text: cells.append(dict(cell_type='markdown', metadata={}, source=text))
-            else: cells.append(dict(cell_type='code', execution_count=0, metadata={}, source='', outputs=[output | dict(execution_count=0)]))  # null is nothing that pandoc knows
-    return notebook | dict(cells=cells)
+            data = output.get('data', {})
+            image = next((kind for kind in data if kind.startswith('image/')), None)
+            if 'text/markdown' in data: parts.append(told(data['text/markdown']))
+            elif image: parts.append(f"![](data:{image};base64,{told(data[image]).strip()}){{fig-alt={json.dumps(option(source, 'fig-alt') or '')}}}")
+            else: parts.append(f"````\n{told(output.get('text') or data.get('text/plain', ''))}\n````")
+    return '\n\n'.join(parts)
 
 
 def pandoc(name):
@@ -35,10 +52,9 @@ def pandoc(name):
     notebook = json.loads((PROC/name).read_text(encoding='utf-8'))
     page, about = (PAGES/name).with_suffix('.html'), front_matter(notebook)
     page.parent.mkdir(parents=True, exist_ok=True)
-    options = ['-s', '--embed-resources', '--mathml', '--fail-if-warnings', f'--css={PROC}/styles.css', '-Vdocument-css', '-Vmaxwidth=56em']
+    options = ['-s', '--embed-resources', '--mathml', '--fail-if-warnings', f'--css={PROC}/styles.css', '-Vdocument-css', '-Vmaxwidth=56em', '-Vlang=en']
     options += [f'-Mtitle={about["title"]}', f'-Msubtitle={about["description"]}']
-    pypandoc.convert_text(json.dumps(plain(notebook)), 'html5', format='ipynb-gfm_auto_identifiers+link_attributes',
-                          outputfile=str(page), extra_args=options, cworkdir=str((PROC/name).parent))
+    pypandoc.convert_text(markdown(notebook).replace('{fig-alt=', '{alt='), 'html5', format='markdown', outputfile=str(page), extra_args=options, cworkdir=str((PROC/name).parent))
     return page.read_text(encoding='utf-8')
 
 
@@ -62,7 +78,8 @@ class Found(HTMLParser):
 def notebooks():
     "What nbdev makes of each notebook: definitions run, in one process, which stops at the first error"
     code = 'from nbdev.serve import proc_nbs; proc_nbs(n_workers=0, force=True)'
-    r = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, timeout=900)
+    env = os.environ | dict(PYTHONPATH=str(ROOT/'nbs'))
+    r = subprocess.run([sys.executable, '-c', code], cwd=ROOT, env=env, capture_output=True, text=True, timeout=900)
     assert r.returncode == 0, r.stderr
     return {name: json.loads((PROC/name).read_text(encoding='utf-8')) for name in NOTEBOOKS}
 
@@ -86,36 +103,123 @@ def test_no_text_is_lost():
 
 
 def test_every_link_leads_somewhere(notebooks, pages):
-    "Those between the pages, and those that nbdev makes of names, which have the address of the site"
-    home = CONFIG.doc_host + CONFIG.doc_baseurl + '/'
+    "All of them are relative; those that are made of names lead to the heading of a symbol"
     made = {str(Path(name).with_name(front_matter(nb)['output-file'])): name for name, nb in notebooks.items()}
     lost = []
     for name, page in pages.items():
         for link in page.links:
             file, _, anchor = unquote(link).partition('#')
-            if file.startswith(home): target = made.get(file.removeprefix(home))
-            elif re.match(r'\w+:', file): continue
-            else: target = str((ROOT/'nbs'/name).parent.joinpath(file).resolve().relative_to(ROOT/'nbs')) if file else name
+            if file.startswith(CONFIG.doc_host): lost.append((name, link))
+            if re.match(r'\w+:', file): continue
+            target = os.path.normpath(Path(name).parent/file) if file else name
+            target = made.get(target, target)
             if target not in pages or anchor and anchor not in pages[target].ids: lost.append((name, link))
     assert not lost
 
 
+def symbols(notebooks):
+    "Page, module, name and signature of each symbol that a page shows"
+    for page, nb in notebooks.items():
+        for output in outputs(nb):
+            for name, anchor, call in SYMBOL.findall(told(output.get('data', {}).get('text/markdown', ''))):
+                yield page, f'carvana_unet.{anchor.removesuffix("." + name)}', name, call
+
+
+def test_every_signature_is_the_functions_own(notebooks):
+    "Names, order, kinds and defaults, as Python has them; a class that takes what its parent takes shows none"
+    wrong, seen = [], set()
+    for page, module, name, call in symbols(notebooks):
+        module = import_module(module)
+        sym = attrgetter(name)(module)
+        seen.add((module.__name__, name))
+        if isinstance(sym, type) and '__init__' not in vars(sym) and not inspect.get_annotations(sym): want = {}
+        else: want = {} if isinstance(sym, property) else dict(inspect.signature(sym).parameters)
+        want.pop('self', None)
+        scope = {}
+        if call: exec(f"def f{call[call.index('('):]}: pass", dict(vars(module)), scope)
+        have = dict(inspect.signature(scope['f']).parameters) if call else {}
+        describe = lambda ps: [(p.name, p.kind, repr(p.default)) for p in ps.values()]
+        want = {n: p.replace(default=have[n].default) if n in have and repr(p.default) == '<factory>' else p for n, p in want.items()}
+        if describe(have) != describe(want): wrong.append((page, name, call))
+    assert not wrong
+    missing = {(m, n) for m in public_modules() for n in import_module(m).__all__ if inspect.isfunction(s := getattr(import_module(m), n)) and s.__module__ == m} - seen
+    assert not missing
+
+
+def public_modules():
+    from carvana_unet._modidx import d
+    return [m for m, found in d['syms'].items() if found]
+
+
+def test_a_name_links_to_what_it_means_on_its_page(notebooks):
+    "`train` is a function in two modules, `car` and `check` are words as well"
+    for page, nb in notebooks.items():
+        for text in [told(c['source']) for c in nb['cells'] if c['cell_type'] == 'markdown']:
+            for name, file, anchor in re.findall(r'\[`([\w.]+)(?:\(\))?`\]\(([\w/.]+\.html)#([\w.]+)\)', text):
+                assert anchor.endswith('.' + name.split('.')[-1]) or name.startswith(anchor.rpartition('.')[2] + '.'), (page, name, anchor)
+                assert not file.startswith('http')
+
+
 def test_every_parameter_has_its_line(notebooks):
-    "Of a function that a page shows, in a table, with its comment"
-    text = ''.join(o['data']['text/markdown'] if isinstance(o['data']['text/markdown'], str) else ''.join(o['data']['text/markdown'])
-                   for o in outputs(notebooks['00_photos.ipynb']) if 'text/markdown' in o.get('data', {}))
-    assert '| <code>photo</code> | `np.ndarray` | uint8 (H, W, 3) |' in text
-    assert '```python\nread_photo(' in text
+    "Of each function that a page shows: its name and what it is"
+    for page, nb in notebooks.items():
+        for output in outputs(nb):
+            text = told(output.get('data', {}).get('text/markdown', ''))
+            for name, _, call in SYMBOL.findall(text):
+                for parameter in [*ast.parse(f"def f{call[call.index('('):]}: pass").body[0].args.args] if call else []:
+                    assert re.search(rf'^`{parameter.arg}`{{\.name}}.*\n:   \S', text, re.M), (page, name, parameter.arg)
+
+
+def test_signatures_fit_the_page(notebooks):
+    assert not [(page, name) for page, _, name, call in symbols(notebooks) if max(map(len, call.split('\n'))) > 100]
+
+
+def test_no_list_becomes_prose():
+    "Quarto needs a blank line before a list, JupyterLab does not"
+    item, lost = re.compile(r'\s*([-*+]|\d+[.)])\s'), []
+    for name in NOTEBOOKS:
+        for cell in json.loads((ROOT/'nbs'/name).read_text(encoding='utf-8'))['cells']:
+            if cell['cell_type'] != 'markdown': continue
+            lines = re.sub(r'```.*?```', '', ''.join(cell['source']), flags=re.S).split('\n')
+            lost += [(name, line) for before, line in zip(lines, lines[1:]) if item.match(line) and before.strip() and not item.match(before) and not before.startswith((' ', '#'))]
+    assert not lost
+
+
+def test_no_result_is_lost_beside_an_image(notebooks):
+    "Quarto drops a result in brackets where a cell shows an image"
+    lost = []
+    for name, nb in notebooks.items():
+        for cell in nb['cells']:
+            found = cell.get('outputs', [])
+            if any(kind.startswith('image/') for o in found for kind in o.get('data', {})):
+                lost += [name for o in found if re.fullmatch(r'[(\[].*[)\]]', told(o.get('data', {}).get('text/plain', '')))]
+    assert not lost
+
+
+def test_no_output_is_html(notebooks):
+    "For one, Quarto loads jQuery and RequireJS from elsewhere"
+    assert not [name for name, nb in notebooks.items() for o in outputs(nb) if {'text/html', 'application/javascript'} & {*o.get('data', {})}]
+
+
+def test_columns_of_numbers_end_at_the_right(notebooks):
+    text = '\n'.join(told(o.get('data', {}).get('text/markdown', '')) for o in outputs(notebooks['benchmarks.ipynb']))
+    assert '---:' in text
 
 
 def test_the_explorers_need_nothing_else(notebooks):
     "Each widget has become a page of its own, and none that had to be fetched is left"
-    frames = {name: [o['data']['text/html'] for o in outputs(nb) if '<iframe' in ''.join(o.get('data', {}).get('text/html', ''))] for name, nb in notebooks.items()}
+    frames = {name: [t for o in outputs(nb) if '<iframe' in (t := told(o.get('data', {}).get('text/markdown', '')))] for name, nb in notebooks.items()}
     assert [len(frames[f'{name}.ipynb']) for name in ('index', '14_explorer')] == [1, 2]
-    assert all(len(''.join(f)) < 400_000 for found in frames.values() for f in found)
+    assert all(len(f) < 400_000 for found in frames.values() for f in found)
     for nb in notebooks.values():
         assert 'widgets' not in nb['metadata']
         assert not [o for o in outputs(nb) if 'application/vnd.jupyter.widget-view+json' in o.get('data', {})]
+
+
+def test_the_footer_has_version_and_licence():
+    subprocess.run([sys.executable, 'nbs/_pages.py'], cwd=ROOT, check=True)
+    footer = yaml.safe_load((ROOT/'nbs/site.yml').read_text())['website']['page-footer']
+    assert footer == dict(left=f'{CONFIG.title} {CONFIG.version}, Apache License 2.0', right=f'[Repository]({CONFIG.git_url})')
 
 
 @pytest.mark.skipif(not CHROMIUM, reason='needs Chromium: apt-get install chromium')

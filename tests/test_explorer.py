@@ -20,7 +20,7 @@ from carvana_unet.unet import UNet
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
 FLAGS = '--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync --no-first-run'
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason='needs Chromium: apt-get install chromium')
-VIEWS = 'overlay photo mask cutout outline heat uncertainty difference'.split()  # those of every photo with its truth
+VIEWS = 'overlay photo mask cutout boundary heat uncertainty difference'.split()  # those of every photo with its truth
 COUNT_FRAMES = '''() => {  // how long each frame takes to draw, and when it does
     const paint = explorer.paint;
     window.drawn = [];
@@ -145,7 +145,7 @@ def test_the_threshold_follows_the_mouse(page, saved):
 @pytest.mark.parametrize('t', (.1, .5, .9))
 def test_the_numbers_are_those_of_python(t, page, saved):
     explorer = saved[1]
-    q, true = eight_bits(explorer.stages.probability(1, explorer.knobs)[0]['prob']), explorer.stages.truth(1)
+    q, true = eight_bits(explorer.stages.probability(1, explorer.settings)[0]['prob']), explorer.stages.truth(1)
     page.evaluate(f"explorer.set('threshold', {t})")
     page.wait_for_function("document.querySelector('[data-number=edge]').textContent != '...'")
     mask = q > 255 * t
@@ -157,7 +157,7 @@ def test_the_numbers_are_those_of_python(t, page, saved):
 
 def test_the_mask_is_drawn_pixel_for_pixel(page, saved):
     explorer = saved[1]
-    q = eight_bits(explorer.stages.probability(1, explorer.knobs)[0]['prob'])
+    q = eight_bits(explorer.stages.probability(1, explorer.settings)[0]['prob'])
     choose(page, 'view', 'mask')
     picture, seen = enlarged(page)
     assert ((picture[..., 0] > 0) == (q > 127.5)[seen]).all()
@@ -192,7 +192,7 @@ def test_every_view_differs(page):
 
 def test_classes_have_colours_and_a_legend(browser, folder, parts, tmp_path):
     explorer = MaskExplorer(folder, model=parts, index=1, device='cpu', opacity=1)
-    arrays = explorer.stages.probability(1, explorer.knobs)[0]
+    arrays = explorer.stages.probability(1, explorer.settings)[0]
     classes = np.where(eight_bits(arrays['prob']) > 127.5, arrays['labels'], 0)
     assert len(np.unique(classes)) == 4
     with opened(browser, explorer.save(tmp_path/'classes.html')) as page:
@@ -263,15 +263,47 @@ def test_arrows_and_space_turn_the_car(page):
 
 def test_sort_by_the_worst(page, saved):
     explorer = saved[1]
-    scores = [dice(eight_bits(explorer.stages.probability(i, explorer.knobs)[0]['prob']) > 127.5, explorer.stages.truth(i)) for i in range(3)]
+    scores = [dice(eight_bits(explorer.stages.probability(i, explorer.settings)[0]['prob']) > 127.5, explorer.stages.truth(i)) for i in range(3)]
     choose(page, 'sort', 'dice')
     assert page.evaluate('explorer.order') == list(np.argsort(scores))
-    assert page.locator('.thumb').first.locator('span').inner_text() == f'{min(scores):.4f}'
+    assert page.locator('.thumb').first.locator('span').inner_text() == f'Dice {min(scores):.4f}'
     page.evaluate("explorer.set('threshold', .99)")
     page.wait_for_timeout(400)
     strict = [page.evaluate(f'explorer.score({i}).dice') for i in range(3)]
     assert strict != pytest.approx(scores, abs=1e-4)
     assert page.evaluate('explorer.order') == list(np.argsort(strict))
+    assert page.locator('.thumb').first.locator('span').inner_text() == f'Dice {min(strict):.4f}'
+
+
+def test_the_strip_follows_the_threshold(page):
+    "Each number says what it is, and is that of the current threshold"
+    page.evaluate("explorer.set('threshold', .99)")
+    page.wait_for_timeout(400)
+    for i in range(3):
+        assert page.locator(f'.thumb[data-index="{i}"] span').inner_text() == f"Dice {page.evaluate(f'explorer.score({i}).dice'):.4f}"
+
+
+def test_keys_of_sliders_and_of_the_photo(page):
+    "Home, End and the page keys move a slider to its ends and in large steps; arrows move a photo that is zoomed"
+    page.locator('.plot').focus()
+    for key, level in ('Home', 1), ('PageUp', 17), ('ArrowRight', 18), ('End', 255), ('PageDown', 239):
+        page.keyboard.press(key)
+        assert page.evaluate('explorer.level') == level
+    page.evaluate("explorer.set('other', 'mask')")
+    settle(page)
+    page.locator('.seam').focus()
+    for key, split in ('Home', 0), ('PageUp', .32), ('End', 1):
+        page.keyboard.press(key)
+        assert page.evaluate("explorer.get('split')") == pytest.approx(split)
+    canvas, name = page.locator('.carvana-explorer canvas'), page.locator('.name')
+    canvas.focus()
+    page.keyboard.press('+')
+    x, y, before = *page.evaluate('[explorer.x, explorer.y]'), name.inner_text()
+    for key in 'ArrowLeft', 'ArrowUp': page.keyboard.press(key)
+    assert (page.evaluate('explorer.x') < x, page.evaluate('explorer.y') < y, name.inner_text()) == (True, True, before)
+    page.keyboard.press('0')
+    page.keyboard.press('ArrowRight')
+    page.wait_for_function("before => document.querySelector('.name').textContent != before", arg=before)
 
 
 def test_paint_undo_and_save(page):
@@ -505,9 +537,9 @@ def test_live_threshold_reaches_python_and_back(live):
     assert number(page, 'dice') == before
 
 
-def turn(page, knob, value):
-    "Turn a knob of Python's and wait for what it does to the expected dice; give its words before"
-    before, field = number(page, 'expected'), page.locator(f'[data-knob={knob}]')
+def turn(page, setting, value):
+    "Change a setting, wait for another expected Dice score, and return the one before"
+    before, field = number(page, 'expected'), page.locator(f'[data-setting={setting}]')
     if isinstance(value, bool): field.set_checked(value)
     elif isinstance(value, str): field.select_option(value)
     else:
@@ -517,16 +549,16 @@ def turn(page, knob, value):
     return before
 
 
-def test_live_knobs_run_the_network(live):
+def test_live_settings_run_the_network(live):
     page, _ = live
     before = turn(page, 'scale', .2)
     turn(page, 'scale', .25)
     assert number(page, 'expected') == before
-    for knob, value in [('squares', 'faded'), ('squares', 'cut'), ('tta', True)]: turn(page, knob, value)
+    for setting, value in [('squares', 'blended'), ('squares', 'hard-cut'), ('tta', True)]: turn(page, setting, value)
     assert 'squares' in number(page, 'uncertainty') and 'flip' in number(page, 'uncertainty')
     choose(page, 'view', 'disagreement')
     assert page.evaluate("document.querySelector('[data-number=ms]').textContent").startswith('read 0, network')
-    for knob, value in [('squares', 'none'), ('tta', False)]: turn(page, knob, value)
+    for setting, value in [('squares', 'none'), ('tta', False)]: turn(page, setting, value)
     assert number(page, 'expected') == before
 
 
@@ -582,10 +614,10 @@ def test_live_crf(live):
 
 def test_live_an_error_is_a_line(live):
     page, _ = live
-    page.locator('[data-knob=model]').select_option('missing.pth')
+    page.locator('[data-setting=model]').select_option('missing.pth')
     wait_for(page, 'missing.pth: no such model')
     assert page.locator('.status.error').count() == 1
-    page.locator('[data-knob=model]').select_option('MODEL.pth')
+    page.locator('[data-setting=model]').select_option('MODEL.pth')
     page.wait_for_function("document.querySelector('.carvana-explorer .status').textContent === ''", timeout=120_000)
 
 

@@ -4,7 +4,7 @@ import gc, threading, time, weakref
 import pytest
 
 from carvana_unet import explorer
-from carvana_unet.explorer import ExplorerError, Latest, Looks, MaskExplorer, Network
+from carvana_unet.explorer import ExplorerError, Latest, MaskExplorer, Network, Passes
 from carvana_unet.studio import write_studio
 from test_commands import model  # noqa: F401, a fixture
 
@@ -23,17 +23,17 @@ def pictures(stages):
 @pytest.fixture
 def made(monkeypatch):
     "Weak references to all photos, masks and maps, as they are made"
-    refs, rgb, mask, predict = [], explorer.read_photo, explorer.read_mask, Looks.predict
+    refs, rgb, mask, predict = [], explorer.read_photo, explorer.read_mask, Passes.predict
     def noted(array):
         refs.append(weakref.ref(array))
         return array
     def predicted(self, photo):
         found = predict(self, photo)
-        noted(found.small), refs.extend(weakref.ref(maps) for maps, _ in self.looks)
+        noted(found.small), refs.extend(weakref.ref(maps) for maps, _ in self.passes)
         return found
     monkeypatch.setattr(explorer, 'read_photo', lambda *a, **k: noted(rgb(*a, **k)))
     monkeypatch.setattr(explorer, 'read_mask', lambda *a, **k: noted(mask(*a, **k)))
-    monkeypatch.setattr(Looks, 'predict', predicted)
+    monkeypatch.setattr(Passes, 'predict', predicted)
     monkeypatch.setattr(explorer, 'Network', lambda prob, *more: Network(noted(prob), *more))
     return refs
 
@@ -42,10 +42,10 @@ def test_four_explorers_opened_and_closed_leave_nothing(folder, model, made):
     threads, gone, held = set(threading.enumerate()), [], []
     for i in range(4):
         w = MaskExplorer(folder, model=model, scale=1, device='cpu', tta=bool(i % 2))
-        for index in range(4): w.stages.frame(index, w.knobs)
+        for index in range(4): w.stages.frame(index, w.settings)
         w.freeze(200)
         for kind in ('rank', 'thumb', 'frame'):
-            more = dict(rank=dict(knobs=w.knobs), thumb=dict(index=1), frame=dict(index=2, knobs=w.knobs, key='k', photo=True))[kind]
+            more = dict(rank=dict(settings=w.settings), thumb=dict(index=1), frame=dict(index=2, settings=w.settings, key='k', photo=True))[kind]
             w._receive(w, dict(kind=kind, **more), [])
         if i == 0: assert pictures(made) > 8
         w.close()

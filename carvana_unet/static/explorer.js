@@ -1,22 +1,22 @@
 // The canvas of carvana_unet.explorer: the same module draws in a notebook (an anywidget) and in a saved page.
 // A photo comes with its probability as 8 bits a pixel. Thresholding, compositing and counting are done here, so that
-// the threshold follows the hand; Python is asked only for what takes the network.
+// the threshold follows the mouse; Python is asked only for what needs the network.
 
 const VIEWS = {
-  overlay: 'Overlay', classes: 'Classes', photo: 'Photo', mask: 'Mask', cutout: 'Cut-out', outline: 'Outline', heat: 'Probability',
-  uncertainty: 'Uncertainty', disagreement: 'Where two looks disagree', difference: 'Difference from truth', refinement: 'What refinement changed',
+  overlay: 'Overlay', classes: 'Classes', photo: 'Photo', mask: 'Mask', cutout: 'Cut-out', boundary: 'Boundary', heat: 'Probability',
+  uncertainty: 'Uncertainty', disagreement: 'Disagreement of two passes', difference: 'Difference from the true mask', refinement: 'Changed by the CRF',
 };
 const NEEDS = {classes: 'labels', disagreement: 'gap', difference: 'truth', refinement: 'before'};
 const LEGEND = {
-  overlay: 'Tinted: taken for car.', mask: 'White: car.', cutout: 'What would be saved as the cut-out.',
-  outline: 'The outline of the mask.', heat: 'Dark: background. Bright: car.', uncertainty: 'Bright: the network cannot decide.',
-  disagreement: 'Bright: two squares, or the photo and its mirror image, give different probabilities.', difference: 'Red: marked, but not car. Blue: car, but missed.', refinement: 'Bright: the CRF moved the probability.', photo: '', classes: '',
+  overlay: 'Tinted: car.', mask: 'White: car.', cutout: 'What is saved as the cut-out.',
+  boundary: 'The boundary of the mask.', heat: 'Dark: background. Bright: car.', uncertainty: 'Bright: the probability is near one half.',
+  disagreement: 'Bright: two squares, or the photo and its flipped copy, give different probabilities.', difference: 'Red: in the mask, but not car. Blue: car, but not in the mask.', refinement: 'Bright: the CRF changed the probability.', photo: '', classes: '',
 };
 const rgba = (r, g, b) => (255 << 24 | b << 16 | g << 8 | r) >>> 0;  // a pixel as canvases keep it, little-endian
 const TINT = [255, 0, 110], WRONG = rgba(230, 25, 25), MISSED = rgba(30, 110, 255), EDGE = rgba(...TINT);
 const WHITE = rgba(255, 255, 255), BLACK = rgba(0, 0, 0);
 const HEAT = ramp([[0, 0, 4], [80, 18, 123], [182, 54, 121], [251, 136, 97], [252, 253, 191]]);
-const KEPT = 18 * 1918 * 1280;  // pixels of the photos that stay decoded: a turn of 16 and two more
+const KEPT = 18;  // photos that stay decoded: a turn of 16 and two more
 
 function ramp(stops) {  // 256 pixels through the colours given
   return Uint32Array.from({length: 256}, (_, i) => {
@@ -33,7 +33,6 @@ function octets(x) {  // bytes as a page (base64) or a kernel (a view on a buffe
 }
 
 async function pixels(x) {  // JPEG or PNG bytes -> ImageData, its values untouched
-  if (x instanceof ImageData) return x;
   const image = await createImageBitmap(new Blob([octets(x)]), {colorSpaceConversion: 'none', premultiplyAlpha: 'none'});
   const pen = Object.assign(document.createElement('canvas'), {width: image.width, height: image.height}).getContext('2d', {willReadFrequently: true});
   pen.drawImage(image, 0, 0);
@@ -41,11 +40,12 @@ async function pixels(x) {  // JPEG or PNG bytes -> ImageData, its values untouc
 }
 
 async function grey(x) {  // bytes of a greyscale PNG -> one byte a pixel
-  if (x instanceof Uint8ClampedArray) return x;  // decoded already
   const {data} = await pixels(x), out = new Uint8Array(data.length / 4);
   for (let i = 0; i < out.length; i++) out[i] = data[4 * i];
   return out;
 }
+
+// ---- From a threshold to a mask ----
 
 export const level = t => Math.min(255, Math.max(1, Math.floor(255 * t) + 1));  // car from this 8-bit value on
 const halfway = k => (Math.min(255, Math.max(1, k)) - .5) / 255;                 // the threshold below level k
@@ -55,12 +55,6 @@ export function count(q, truth) {  // how many pixels have each 8-bit probabilit
   if (truth) for (let i = 0; i < q.length; i++) (truth[i] ? inside : outside)[q[i]]++;
   else for (let i = 0; i < q.length; i++) outside[q[i]]++;
   return {inside, outside};
-}
-
-export function shares(q, labels, n) {  // the same for each of n classes, whether car or not
-  const each = Array.from({length: n}, () => new Float64Array(256));
-  for (let i = 0; i < q.length; i++) each[labels[i] - 1][q[i]]++;
-  return each;
 }
 
 export function scores({inside, outside}, k) {  // of the mask `q >= k`
@@ -75,7 +69,40 @@ export function scores({inside, outside}, k) {  // of the mask `q >= k`
           expected: marked + sum ? 2 * sure / (marked + sum) : 1};
 }
 
-export function outline(q, w, h, k) {  // indices of mask pixels with a side against the background
+function spans(length, corner, scale, n) {  // photo pixels [from, to) under each of n screen pixels, and how many to skip
+  const edge = k => clamp(Math.floor(corner + k / scale), 0, n);
+  const from = Int32Array.from({length}, (_, k) => edge(k));
+  const inside = k => corner + (k + 1) / scale > 0 && corner + k / scale < n;
+  const to = Int32Array.from({length}, (_, k) => inside(k) ? Math.min(n, Math.max(from[k] + 1, edge(k + 1))) : from[k]);
+  return {from, to, step: Math.max(1, Math.ceil(1 / scale / 8))};
+}
+
+function render(out, W, rows, cols, q, w, k, a, b, seam, [x0, x1, y0, y1]) {  // screen pixels: the mean of what lies under each
+  for (let y = y0; y < y1; y++) {
+    const top = rows.from[y], bottom = rows.to[y];
+    for (let x = x0; x < x1; x++) {
+      const left = cols.from[x], right = cols.to[x], {inside, outside} = x < seam ? a : b;
+      if (bottom === top || right === left) { out[y * W + x] = 0; continue; }
+      if (bottom - top === 1 && right - left === 1) { const i = top * w + left; out[y * W + x] = q[i] >= k ? inside[i] : outside[i]; continue; }
+      let rb = 0, g = 0, n = 0;
+      for (let v = top; v < bottom; v += rows.step) for (let i = v * w + left, end = v * w + right; i < end; i += cols.step) {
+        const c = q[i] >= k ? inside[i] : outside[i];
+        rb += c & 0xff00ff; g += c >> 8 & 255; n++;
+      }
+      out[y * W + x] = (255 << 24 | ((rb >>> 16) / n) << 16 | (g / n) << 8 | (rb & 0xffff) / n) >>> 0;
+    }
+  }
+}
+
+// ---- Classes and boundaries ----
+
+export function shares(q, labels, n) {  // the same for each of n classes, whether car or not
+  const each = Array.from({length: n}, () => new Float64Array(256));
+  for (let i = 0; i < q.length; i++) each[labels[i] - 1][q[i]]++;
+  return each;
+}
+
+export function boundary(q, w, h, k) {  // indices of mask pixels with a side against the background
   const out = [];
   for (let y = 0, i = 0; y < h; y++) for (let x = 0; x < w; x++, i++) {
     if (q[i] >= k && (x === 0 || y === 0 || x === w - 1 || y === h - 1 ||
@@ -104,12 +131,14 @@ function gaps(from, to, w, h) {  // sum of the distances from each point to the 
   return sum;
 }
 
-export function boundaryError(a, b, w, h) {  // average symmetric distance of two outlines, pixels; NaN if they are noise
+export function boundaryError(a, b, w, h) {  // average symmetric distance of two boundaries, pixels; NaN if they are noise
   if (!a.length || !b.length) return a.length === b.length ? 0 : Infinity;
   if (a.length + b.length > 60000) return NaN;
   return (gaps(a, b, w, h) + gaps(b, a, w, h)) / (a.length + b.length);
 }
 
+const STEPS = {ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -16, PageUp: 16, Home: -1e9, End: 1e9};  // of a slider
+const PANS = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]};
 let made = 0;
 
 class Picture {  // a photo, what the network says about it, what is true, and what was painted
@@ -187,31 +216,6 @@ function extremes(q, w, h) {  // least and greatest value in each tile: between 
   return {cols, low, high};
 }
 
-function spans(length, corner, scale, n) {  // photo pixels [from, to) under each of n screen pixels, and how many to skip
-  const edge = k => clamp(Math.floor(corner + k / scale), 0, n);
-  const from = Int32Array.from({length}, (_, k) => edge(k));
-  const inside = k => corner + (k + 1) / scale > 0 && corner + k / scale < n;
-  const to = Int32Array.from({length}, (_, k) => inside(k) ? Math.min(n, Math.max(from[k] + 1, edge(k + 1))) : from[k]);
-  return {from, to, step: Math.max(1, Math.ceil(1 / scale / 8))};
-}
-
-function render(out, W, rows, cols, q, w, k, a, b, seam, [x0, x1, y0, y1]) {  // screen pixels: the mean of what lies under each
-  for (let y = y0; y < y1; y++) {
-    const top = rows.from[y], bottom = rows.to[y];
-    for (let x = x0; x < x1; x++) {
-      const left = cols.from[x], right = cols.to[x], {inside, outside} = x < seam ? a : b;
-      if (bottom === top || right === left) { out[y * W + x] = 0; continue; }
-      if (bottom - top === 1 && right - left === 1) { const i = top * w + left; out[y * W + x] = q[i] >= k ? inside[i] : outside[i]; continue; }
-      let rb = 0, g = 0, n = 0;
-      for (let v = top; v < bottom; v += rows.step) for (let i = v * w + left, end = v * w + right; i < end; i += cols.step) {
-        const c = q[i] >= k ? inside[i] : outside[i];
-        rb += c & 0xff00ff; g += c >> 8 & 255; n++;
-      }
-      out[y * W + x] = (255 << 24 | ((rb >>> 16) / n) << 16 | (g / n) << 8 | (rb & 0xffff) / n) >>> 0;
-    }
-  }
-}
-
 // ---- Small things of the page ----
 
 function make(tag, props = {}, ...children) {
@@ -229,16 +233,12 @@ function drag(node, across, move) {  // while it is held, tell where the pointer
   node.onpointermove = e => { if (node.held) tell(e); };
   node.onpointerup = node.onpointercancel = () => { node.held = false; };
 }
-function forget(map, area) {  // the oldest entries, until the others have no more than KEPT pixels; the newest stays
-  let sum = [...map.values()].reduce((n, x) => n + area(x), 0);
-  for (const [key, x] of map) { if (sum <= KEPT || map.size === 1) return; map.delete(key); sum -= area(x); }
-}
 const clamp = (x, lo, hi) => Math.min(hi, Math.max(lo, x));
 const later = (f, ms) => { let t; return (...a) => { clearTimeout(t); t = setTimeout(() => f(...a), ms); }; };
 const quoted = s => /^[\w.\/~-]+$/.test(s) ? s : `'${s.replaceAll("'", `'\\''`)}'`;
 const literal = v => v === true ? 'True' : v === false ? 'False' : typeof v === 'string' ? `'${v.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'` : String(v);
 
-export class Still {  // stands in for the widget's model where there is no kernel: in a saved page
+export class Still {  // replaces the widget's model where there is no kernel: in a saved page
   constructor(state) { this.state = state; this.heard = {}; }
   get(key) { return this.state[key]; }
   set(key, value) {
@@ -262,10 +262,11 @@ class Explorer {
     this.tell = later(() => model.save_changes(), 100);
     this.measure = later(() => this.edgeError(), 150);
     this.resort = later(() => this.arrange(), 150);
+    this.turn = later(() => { this.sort(this.by); this.load(); }, 200);
     this.change = {
-      threshold: () => { this.draw(); if (this.by !== 'name') this.resort(); }, view: () => this.draw(), other: () => this.draw(), split: () => this.draw(),
+      threshold: () => { this.draw(); this.resort(); }, view: () => this.draw(), other: () => this.draw(), split: () => this.draw(),
       opacity: () => this.draw(), background: () => this.draw(), index: () => this.load(), photos: () => this.strip(),
-      knobs: later(() => this.turn(), 200), frames: () => { this.strip(); this.load(); },
+      settings: () => { this.forget(); this.turn(); }, frames: () => { this.strip(); this.load(); },
     };
     for (const [key, f] of Object.entries(this.change)) model.on(`change:${key}`, f);
     model.on('msg:custom', this.hear = (message, buffers) => this.receive(message, buffers));
@@ -293,7 +294,7 @@ class Explorer {
       make('input', {type: 'range', min, max, step, data: {key}, oninput: e => this.set(key, +e.target.value)}));
     const choice = (key, label, options) => make('label', {}, label, make('select', {data: {key}, onchange: e => this.set(key, e.target.value)},
       ...options.map(([value, text]) => make('option', {value}, text))));
-    this.canvas = make('canvas', {tabIndex: 0, aria: {role: 'img'}, title: 'Click, then turn the wheel to zoom; drag to move'});
+    this.canvas = make('canvas', {tabIndex: 0, aria: {role: 'img'}, title: 'Click, then turn the wheel to zoom; drag to move. By keyboard: + and - zoom, arrows move what is zoomed, 0 shows the whole photo'});
     this.seam = make('div', {className: 'seam', tabIndex: 0, hidden: true, aria: {role: 'slider', label: 'Split between the two views', valuemin: 0, valuemax: 100}});
     this.wait = make('div', {className: 'wait', hidden: true}, 'computing ...');
     this.stage = make('div', {className: 'stage'}, this.canvas, this.seam, this.wait);
@@ -302,16 +303,16 @@ class Explorer {
     this.line = make('div', {className: 'status', aria: {role: 'status', live: 'polite'}});
     this.numbers = make('dl', {className: 'numbers', aria: {label: 'Numbers'}});
     this.plot = make('svg', {viewBox: '0 0 256 150', role: 'slider', tabindex: 0, 'aria-label': 'Threshold', 'aria-valuemin': 0, 'aria-valuemax': 1, class: 'plot'});
-    this.knobs = make('div');
-    const knobs = make('details', {className: 'knobs', open: true}, make('summary', {}, 'Network and refinement'), this.knobs);
+    this.fields = make('div');
+    const settings = make('details', {className: 'settings', open: true}, make('summary', {}, 'Network and CRF'), this.fields);
     this.list = make('div', {className: 'strip', aria: {role: 'group', label: 'Photos'}});
     const swatch = make('label', {}, 'Background', make('input', {type: 'color', value: '#ffffff', aria: {label: 'Colour behind the cut-out'}, oninput: e => this.set('background', e.target.value)}),
-      button('Checkerboard', 'Show what is transparent as a checkerboard', () => this.set('background', ''), 'board'));
+      button('Checkerboard', 'Show a checkerboard where the cut-out is transparent', () => this.set('background', ''), 'board'));
     this.only = [[['overlay', 'classes'], slider('opacity', 'Opacity', 0, 1, .05)], [['cutout'], swatch]];
     const tool = (name, label, title) => make('button', {type: 'button', title, data: {tool: name}, aria: {pressed: name === this.tool}, onclick: () => this.take(name)}, label);
     const bar = (label, ...children) => make('div', {className: 'bar', aria: {role: 'toolbar', label}}, ...children);
     const top = bar('Photo', button('‹', 'Previous photo (left arrow)', () => this.step(-1), 'previous'), button('›', 'Next photo (right arrow)', () => this.step(1), 'next'),
-      button('Play', 'Turn through the views of this car (space)', () => this.play(), 'play'),
+      button('Play', 'Show the views of this car one after another (space)', () => this.play(), 'play'),
       button('−', 'Zoom out (-)', () => this.zoomBy(1 / 1.5), 'out'), button('+', 'Zoom in (+)', () => this.zoomBy(1.5), 'in'),
       button('Fit', 'Show the whole photo (0)', () => { this.fit(); this.draw(); }, 'fit'), button('1:1', 'One photo pixel a screen pixel', () => this.zoomTo(1 / devicePixelRatio), 'one'),
       make('span', {className: 'name'}));
@@ -319,14 +320,14 @@ class Explorer {
       make('label', {}, 'Size', make('input', {type: 'range', min: 1, max: 60, value: this.brush, data: {key: 'brush'}, oninput: e => this.brush = +e.target.value})),
       button('Undo', 'Take back the last stroke (Ctrl+Z)', () => this.undo(), 'undo'), button('Redo', 'Paint it again (Ctrl+Y)', () => this.redo(), 'redo'),
       button('Save correction', 'Write the corrected mask as a new file', () => this.save('correction'), 'correction'));
-    const take = bar('Save', button('Save mask', 'Write the mask as a picture', () => this.save('mask'), 'mask'), button('Save cut-out', 'Write the car on nothing', () => this.save('cutout'), 'cutout'),
+    const take = bar('Save', button('Save mask', 'Write the mask as a new file', () => this.save('mask'), 'mask'), button('Save cut-out', 'Write the car on a transparent background as a new file', () => this.save('cutout'), 'cutout'),
       button('Copy command', 'Copy the command that makes this mask', () => this.copy(this.commandLine()), 'cli'), button('Copy Python', 'Copy the call that makes this mask', () => this.copy(this.pythonCall()), 'python'));
     this.panel = make('div', {className: 'panel'},
       bar('View', choice('view', 'View', []), choice('other', 'Beside it', []), ...this.only.map(([, node]) => node)),
       make('label', {className: 'threshold'}, 'Threshold', make('input', {type: 'range', min: 1, max: 255, step: 1, data: {key: 'threshold'}, oninput: e => this.set('threshold', halfway(+e.target.value))}), make('output', {})),
-      this.plot, this.numbers, knobs, take);
+      this.plot, this.numbers, settings, take);
     const sort = make('label', {}, 'Sort by', make('select', {data: {key: 'sort'}, onchange: e => this.sort(e.target.value)},
-      make('option', {value: 'name'}, 'name'), make('option', {value: 'dice'}, 'worst dice'), make('option', {value: 'confidence'}, 'lowest confidence')));
+      make('option', {value: 'name'}, 'name'), make('option', {value: 'dice'}, 'lowest Dice'), make('option', {value: 'confidence'}, 'lowest confidence')));
     this.root = make('section', {className: 'carvana-explorer', aria: {label: 'Mask explorer'}, data: {lmSuppressShortcuts: 'true'}, onkeydown: e => this.key(e)},
       make('div', {className: 'page'},
         make('div', {className: 'main'}, top, this.stage, make('div', {className: 'under'}, this.legend, this.pixel), paint),
@@ -336,38 +337,39 @@ class Explorer {
     this.el.replaceChildren(this.root);
   }
 
-  controls() {  // the knobs that Python turns; without a kernel they only tell what was set
-    const state = this.get('knobs'), set = (name, value) => this.set('knobs', {...this.get('knobs'), [name]: value});
+  controls() {  // the settings that Python computes with; without a kernel they only show what was set
+    const state = this.get('settings'), set = (name, value) => this.set('settings', {...this.get('settings'), [name]: value});
     const input = c => {
-      const common = {data: {knob: c.name}, disabled: !this.live, title: c.help ?? ''};
+      const common = {data: {setting: c.name}, disabled: !this.live, title: c.help ?? ''};
       if (c.kind === 'choice') return make('select', {...common, onchange: e => set(c.name, c.choices[e.target.value])},
         ...c.choices.map((v, i) => make('option', {value: i, selected: v === state[c.name]}, c.labels?.[i] ?? v)));
       if (c.kind === 'check') return make('input', {...common, type: 'checkbox', checked: state[c.name], onchange: e => set(c.name, e.target.checked)});
       return make('input', {...common, type: 'number', min: c.min, max: c.max, step: c.step, value: state[c.name],
         onchange: e => e.target.checkValidity() && e.target.value ? set(c.name, +e.target.value) : this.say(`${c.label}: ${c.min} to ${c.max}`, true)});
     };
-    for (const node of [this.knobs.parentNode, this.find('[data-do=cli]'), this.find('[data-do=python]')]) node.hidden = !this.get('controls').length;
-    this.knobs.replaceChildren(...this.get('controls').map(c => make('label', {}, c.label, input(c))));
+    const active = this.root.getRootNode().activeElement?.dataset?.setting;  // the field that has the focus keeps it
+    this.fields.replaceChildren(...this.get('controls').map(c => make('label', {className: c.kind === 'choice' ? 'wide' : '', title: c.help ?? ''}, c.label, input(c))));
+    if (active) this.find(`[data-setting=${active}]`)?.focus();
   }
 
   // -- which photo
   async load() {
-    const index = this.get('index'), knobs = JSON.stringify(this.get('knobs')), key = `${index} ${knobs}`;
+    const index = this.get('index'), settings = JSON.stringify(this.get('settings')), key = `${index} ${settings}`;
     this.wanted = key;
     this.controls();
     this.mark();
     const kept = this.pictures.get(key), still = this.get('frames')[index];
     if (kept) return this.show(key, kept);
     try {
-      if (still && !this.live && JSON.stringify(still.knobs) === knobs) return this.keep(key, await Picture.of(still));
+      if (still && !this.live && JSON.stringify(still.settings) === settings) return this.keep(key, await Picture.of(still));
     } catch (e) { return this.say(`${this.info.name}: cannot be shown (${e.message})`, true); }
     if (!this.live) return;
     this.wait.hidden = false;
-    this.model.send({kind: 'frame', index, knobs: this.get('knobs'), key, photo: !this.photos.has(index)});
+    this.model.send({kind: 'frame', index, settings: this.get('settings'), key, photo: !this.photos.has(index)});
   }
   keep(key, picture) {
     this.pictures.set(key, picture);
-    forget(this.pictures, p => p.w * p.h);
+    while (this.pictures.size > KEPT) this.pictures.delete(this.pictures.keys().next().value);
     if (key === this.wanted && !this.closed) this.show(key, picture);
   }
   show(key, picture) {
@@ -412,24 +414,26 @@ class Explorer {
     this.find('[data-do=play]').textContent = this.timer ? 'Stop' : 'Play';
   }
   score(i) {
-    const still = this.get('frames')[i], c = this.tables.get(i) ?? (still && {...still.counts, confidence: still.confidence});
+    const still = !this.live && this.get('frames')[i], c = this.tables.get(i) ?? (still && {...still.counts, confidence: still.confidence});
     if (!c) return null;
     const s = scores(c, this.level);
     return {...s, confidence: c.confidence ?? s.expected};
   }
-  turn() {  // another network or refinement: what was counted with the last one holds no more
-    if (this.live) { this.tables.clear(); this.sort(this.by); }
-    this.load();
+  forget() {  // other settings: what was counted with the last ones is no longer true
+    if (!this.live) return;
+    this.tables.clear();
+    this.mark();
   }
   sort(by) {
     this.by = by;
-    if (by !== 'name' && this.live) this.model.send({kind: 'rank', knobs: this.get('knobs')});
+    if (by !== 'name' && this.live) this.model.send({kind: 'rank', settings: this.get('settings'), key: JSON.stringify(this.get('settings'))});
     this.arrange();
   }
   arrange() {
     const value = i => this.by !== 'name' ? this.score(i)?.[this.by] ?? 2 : 0;
-    this.order = [...this.get('photos').keys()].sort((a, b) => value(a) - value(b) || a - b);
-    this.list.append(...this.order.map(i => this.thumbs.get(i)));
+    const order = [...this.get('photos').keys()].sort((a, b) => value(a) - value(b) || a - b);
+    if (order.join() !== this.order.join() || this.list.childElementCount !== order.length) this.list.append(...order.map(i => this.thumbs.get(i)));
+    this.order = order;
     this.mark();
   }
   strip() {
@@ -455,11 +459,10 @@ class Explorer {
   mark() {
     const photos = this.get('photos'), here = this.get('index');
     for (const [i, t] of this.thumbs) {
-      const s = this.score(i), known = photos[i].truth && s;
-      t.toggleAttribute('aria-current', i === here);
-      if (i === here) t.setAttribute('aria-current', 'true');
-      t.lastChild.textContent = s ? (known ? s.dice : s.confidence).toFixed(4) : photos[i].view ? `view ${photos[i].view}` : '';
-      t.lastChild.title = s ? (known ? 'dice' : 'confidence') : '';
+      const s = this.score(i), text = s ? photos[i].truth ? `Dice ${s.dice.toFixed(4)}` : `conf. ${s.confidence.toFixed(4)}` : photos[i].view ? `view ${photos[i].view}` : '';
+      if (i === here) t.setAttribute('aria-current', 'true'); else t.removeAttribute('aria-current');
+      if (t.lastChild.textContent !== text) t.lastChild.textContent = text;
+      t.setAttribute('aria-label', `${photos[i].name}${text && `, ${text.replace('conf.', 'confidence')}`}`);
     }
     this.find('.name').textContent = `${this.info.name} (${this.order.indexOf(here) + 1} of ${photos.length})`;
     const t = this.thumbs.get(here);
@@ -470,13 +473,13 @@ class Explorer {
   async receive(message, buffers) {
     if (message.kind === 'live') { this.live = true; this.pictures.clear(); this.strip(); this.load(); }
     else if (message.kind === 'thumb') this.thumb(message.index, buffers[0]);
-    else if (message.kind === 'counts') { this.tables.set(message.index, message); this.arrange(); }
+    else if (message.kind === 'counts') { if (message.key === JSON.stringify(this.get('settings'))) { this.tables.set(message.index, message); this.arrange(); } }
     else if (message.kind === 'say') { this.say(message.text, message.error); if (message.error) this.wait.hidden = true; }
     else if (message.kind === 'frame') {
       const frame = {...message, ...Object.fromEntries(message.parts.map((name, i) => [name, buffers[i]]))};
       const picture = await Picture.of(frame, frame.photo ? null : this.photos.get(message.index));
       this.photos.set(message.index, picture.image);
-      forget(this.photos, image => image.width * image.height);
+      while (this.photos.size > KEPT) this.photos.delete(this.photos.keys().next().value);
       this.keep(message.key, picture);
     }
   }
@@ -508,8 +511,8 @@ class Explorer {
     }
     const out = new Uint32Array(this.out.data.buffer), s = this.zoom * ratio, a = this.layerOf(first), b = this.layerOf(second);
     const left = this.x - W / 2 / s, top = this.y - H / 2 / s, seam = Math.round(split * W);  // the photo's point in the corner
-    const outlined = first === 'outline' || second === 'outline', last = this.drawn;
-    const key = [p.id, p.version, W, H, s, left, top, first, second, outlined && [k, seam]].join();
+    const bounded = first === 'boundary' || second === 'boundary', last = this.drawn;
+    const key = [p.id, p.version, W, H, s, left, top, first, second, bounded && [k, seam]].join();
     const {cols, rows} = last?.key === key ? last : {cols: spans(W, left, s, w), rows: spans(H, top, s, h)};
     const draw = box => render(out, W, rows, cols, q, w, k, a, b, seam, box);
     if (last?.key === key && last.a === a && last.b === b) {
@@ -517,7 +520,7 @@ class Explorer {
       draw([Math.min(seam, last.seam), Math.max(seam, last.seam), 0, H]);
     } else draw([0, W, 0, H]);
     this.drawn = {key, a, b, k, seam, cols, rows};
-    for (const [view, from, to] of [[first, 0, seam], [second, seam, W]]) if (view === 'outline') this.edges(out, from, to, W, H, left, top, s);
+    for (const [view, from, to] of [[first, 0, seam], [second, seam, W]]) if (view === 'boundary') this.edges(out, from, to, W, H, left, top, s);
     this.canvas.getContext('2d').putImageData(this.out, 0, 0);
     this.seam.hidden = !this.get('other');
     this.seam.style.left = `${split * 100}%`;
@@ -542,7 +545,7 @@ class Explorer {
   }
   edges(out, from, to, W, H, left, top, s) {  // a screen pixel wide at least
     const {q, w, h} = this.picture;
-    for (const i of outline(q, w, h, this.level)) {
+    for (const i of boundary(q, w, h, this.level)) {
       const x = Math.floor((i % w - left) * s), y = Math.floor(((i / w | 0) - top) * s), size = Math.max(2, Math.ceil(s));
       for (let v = Math.max(0, y); v < Math.min(H, y + size); v++) for (let u = Math.max(from, x); u < Math.min(to, x + size); u++) out[v * W + u] = EDGE;
     }
@@ -553,8 +556,8 @@ class Explorer {
     this.ms = ms;
     this.root.dataset.ms = ms.toFixed(1);
     const rows = p.truth ? [['dice', 'Dice', s.dice.toFixed(5)], ['iou', 'IoU', s.iou.toFixed(5)], ['edge', 'Boundary error', p.edge?.k === this.level && p.edge.version === p.version ? `${fixed(p.edge.value, 2)} px` : '...']] : [];
-    rows.push(['expected', 'Expected dice', s.expected.toFixed(5)], ['area', 'Area', `${s.area.toLocaleString('en')} px, ${(100 * s.share).toFixed(2)} %`]);
-    if (p.shares) rows.push(['classes', 'Of it', frame.classes.map(({name}, i) => `${name} ${this.areaOf(i).toLocaleString('en')}`).join(', ')]);
+    rows.push(['expected', 'Expected Dice', s.expected.toFixed(5)], ['area', 'Area', `${s.area.toLocaleString('en')} px, ${(100 * s.share).toFixed(2)} %`]);
+    if (p.shares) rows.push(['classes', 'Parts of it', frame.classes.map(({name}, i) => `${name} ${this.areaOf(i).toLocaleString('en')}`).join(', ')]);
     if (p.before) rows.push(['changed', 'Changed by the CRF', `${this.changed().toLocaleString('en')} px`]);
     if (frame.confidence != null) rows.push(['confidence', 'Confidence', frame.confidence.toFixed(4)], ['uncertainty', 'Uncertainty', Object.entries(frame.uncertainty).map(([k, v]) => `${k} ${v.toFixed(4)}`).join(', ')]);
     const stages = {...frame.ms, drawing: ms};
@@ -589,20 +592,20 @@ class Explorer {
   edgeError() {
     const p = this.picture, k = this.level;
     if (this.closed || !p?.truth) return;
-    p.border ??= outline(p.truth, p.w, p.h, 1);
-    p.edge = {k, version: p.version, value: boundaryError(outline(p.q, p.w, p.h, k), p.border, p.w, p.h)};
+    p.border ??= boundary(p.truth, p.w, p.h, 1);
+    p.edge = {k, version: p.version, value: boundaryError(boundary(p.q, p.w, p.h, k), p.border, p.w, p.h)};
     this.draw();
   }
   curve() {  // dice over the threshold above, the histogram of probabilities below, one line through both
     const {counts, truth} = this.picture, all = counts.inside.map((n, v) => n + counts.outside[v]), top = Math.log1p(Math.max(...all));
-    const bars = list => 'M0 148' + [...list].map((n, v) => `V${(148 - 78 * Math.log1p(n) / top).toFixed(1)}H${v + 1}`).join('') + 'V148Z';
-    const parts = [make('path', {d: bars(all), class: 'all'}), make('text', {x: 254, y: 82, 'text-anchor': 'end'}, 'pixels by probability (log)')];
+    const tall = truth ? 66 : 130, bars = list => 'M0 148' + [...list].map((n, v) => `V${(148 - tall * Math.log1p(n) / top).toFixed(1)}H${v + 1}`).join('') + 'V148Z';
+    const parts = [make('path', {d: bars(all), class: 'all'}), make('text', {x: 254, y: truth ? 78 : 10, 'text-anchor': 'end'}, 'pixels by probability (log)')];
     if (truth) {
       const dice = Array.from({length: 255}, (_, k) => scores(counts, k + 1).dice), best = Math.max(...dice);
       const low = Math.min(best - .01, ...dice.slice(12, -12));  // the ends fall away in any case
       const y = d => (58 - 48 * clamp((d - low) / (best - low || 1), 0, 1)).toFixed(1), at = dice.indexOf(best);
       parts.push(make('path', {d: bars(counts.inside), class: 'car'}), make('path', {d: 'M' + dice.map((d, k) => `${k + .5} ${y(d)}`).join('L'), class: 'dice'}),
-        make('text', {x: 2, y: 8}, `dice, best ${best.toFixed(5)} at ${halfway(at + 1).toFixed(3)}`), make('text', {x: 254, y: 66, 'text-anchor': 'end'}, `bottom: ${low.toFixed(3)}`));
+        make('text', {x: 2, y: 8}, `Dice score, best ${best.toFixed(5)} at ${halfway(at + 1).toFixed(3)}`), make('text', {x: 254, y: 66, 'text-anchor': 'end'}, `bottom: ${low.toFixed(3)}`));
     }
     this.cursor = make('line', {y1: 10, y2: 150, class: 'cursor'});
     this.plot.replaceChildren(...parts, this.cursor);
@@ -623,6 +626,10 @@ class Explorer {
     this.zoom = to;
     this.fitted = to === this.least;
     this.canvas.style.touchAction = this.fitted ? 'pan-y' : 'none';
+    this.within();
+  }
+  pan(dx, dy) {  // a tenth of what is seen
+    this.x += dx * this.stage.clientWidth / 10 / this.zoom; this.y += dy * this.stage.clientHeight / 10 / this.zoom;
     this.within();
   }
   zoomBy(factor, px, py) { this.zoomTo(this.zoom * factor, px, py); }
@@ -691,14 +698,15 @@ class Explorer {
   }
   key(e) {
     const typing = e.target.matches('input:not([type=range]):not([type=checkbox]), select'), arrows = e.target.matches('input[type=range]');
-    const by = {ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1}[e.key], ctrl = e.ctrlKey || e.metaKey, letter = e.key.toLowerCase();
+    const ctrl = e.ctrlKey || e.metaKey, letter = e.key.toLowerCase(), by = STEPS[e.key], [dx, dy] = PANS[e.key] ?? [];
     const act = () => {
       if (ctrl && letter === 'z') return e.shiftKey ? this.redo() : this.undo();
       if (ctrl && letter === 'y') return this.redo();
       if (ctrl || e.altKey || typing) return false;
       if (by && e.target === this.plot) return this.set('threshold', halfway(this.level + by));
       if (by && e.target === this.seam) return this.set('split', clamp(this.get('split') + by / 50, 0, 1));
-      if (by && !arrows && e.key !== 'ArrowUp' && e.key !== 'ArrowDown') return this.step(by);
+      if (dx !== undefined && e.target === this.canvas && !this.fitted) return this.pan(dx, dy);
+      if (dx && !arrows) return this.step(dx);
       if (e.key === ' ' && !e.target.matches('button, summary, input')) return this.play();
       if (e.key === '+' || e.key === '=') return this.zoomBy(1.5);
       if (e.key === '-') return this.zoomBy(1 / 1.5);
@@ -727,36 +735,35 @@ class Explorer {
     const p = this.picture;
     if (!p) return;
     const mask = p.mask(this.level);
-    if (this.live && !(this.model instanceof Still)) return this.model.send({kind: 'save', what, index: this.get('index'), size: [p.w, p.h], classes: !!p.labels}, undefined, [mask.buffer]);
+    if (this.live) return this.model.send({kind: 'save', what, index: this.get('index'), size: [p.w, p.h], classes: !!p.labels}, undefined, [mask.buffer]);
     const image = new ImageData(p.w, p.h), out = new Uint32Array(image.data.buffer);
     for (let i = 0; i < out.length; i++) out[i] = what === 'cutout' ? (mask[i] ? p.rgb[i] : 0) : !mask[i] ? BLACK : p.labels ? rgba(...p.classOf(i).colour) : WHITE;
     const canvas = Object.assign(document.createElement('canvas'), {width: p.w, height: p.h});
     canvas.getContext('2d').putImageData(image, 0, 0);
     const name = this.info.name.replace(/\.\w+$/, '') + {mask: '', cutout: '_cutout', correction: '_corrected'}[what] + '_OUT.png';
     canvas.toBlob(blob => {
-      if (!blob) return this.say(`${name}: the browser cannot write a PNG of ${p.w}x${p.h}; take another browser`, true);
       const url = URL.createObjectURL(blob);
       make('a', {href: url, download: name}).click();
       setTimeout(() => URL.revokeObjectURL(url), 1000);
-      this.say(`${name}: handed to the browser`);
+      this.say(`${name}: downloaded`);
     });
   }
   commandLine() {  // flags that are the default stay away
-    const knobs = this.get('knobs'), words = ['carvana-predict', '-i', quoted(this.info.path)];
+    const settings = this.get('settings'), words = ['carvana-predict', '-i', quoted(this.info.path)];
     for (const c of this.get('controls')) {
-      const v = knobs[c.name];
+      const v = settings[c.name];
       if (c.kind === 'check') words.push(...(v ? [c.flag] : c.off ? [c.off] : []));
       else if (c.flags) words.push(...[c.flags[c.choices.indexOf(v)]].filter(Boolean));
       else if (c.flag) words.push(c.flag, quoted(String(v)));
     }
-    return [...words, '-t', +this.get('threshold').toFixed(4)].join(' ') + (this.ownCRF() ? '  # but the CRF with numbers of its own is to be had in Python only' : '');
+    return [...words, '-t', +this.get('threshold').toFixed(4)].join(' ') + (this.ownCRF() ? '  # but these CRF parameters can be set in Python only' : '');
   }
-  ownCRF() { return this.get('knobs').crf && this.get('controls').some(c => c.crf && this.get('knobs')[c.name] !== c.default); }
+  ownCRF() { return this.get('settings').crf && this.get('controls').some(c => c.crf && this.get('settings')[c.name] !== c.default); }
   pythonCall() {
-    const knobs = this.get('knobs'), controls = this.get('controls'), call = o => Object.entries(o).map(([k, v]) => `${k}=${v}`).join(', ');
-    const words = Object.fromEntries(controls.filter(c => !c.crf && knobs[c.name] !== false).map(c => [c.name, literal(knobs[c.name])]));
-    const crf = {...controls.find(c => c.name === 'crf').fixed, ...Object.fromEntries(controls.filter(c => c.crf).map(c => [c.name, knobs[c.name]]))};
-    words.crf = knobs.crf ? `CRF(${call(crf)})` : 'False';
+    const settings = this.get('settings'), controls = this.get('controls'), call = o => Object.entries(o).map(([k, v]) => `${k}=${v}`).join(', ');
+    const words = Object.fromEntries(controls.filter(c => !c.crf && settings[c.name] !== false).map(c => [c.name, literal(settings[c.name])]));
+    const crf = {...controls.find(c => c.name === 'crf').fixed, ...Object.fromEntries(controls.filter(c => c.crf).map(c => [c.name, settings[c.name]]))};
+    words.crf = settings.crf ? `CRF(${call(crf)})` : 'False';
     return `Predictor(${call(words)}, threshold=${+this.get('threshold').toFixed(4)}).${this.picture?.labels ? 'classes' : 'mask'}(${literal(this.info.path)})`;
   }
   async copy(text) {
@@ -798,7 +805,7 @@ class Rates {
   set(rate) { this.model.set('rate', +rate.toPrecision(3)); this.tell(); }
   nearest() { const to = Math.log(this.model.get('rate')); return this.rates.reduce((best, r, i) => Math.abs(Math.log(r) - to) < Math.abs(Math.log(this.rates[best]) - to) ? i : best, 0); }
   key(e) {
-    const by = {ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1}[e.key];
+    const by = STEPS[e.key];
     if (by && e.target === this.plot) { this.set(this.rates[clamp(this.nearest() + by, 0, this.rates.length - 1)]); e.preventDefault(); }
     e.stopPropagation();
   }

@@ -201,6 +201,18 @@ def test_no_output_is_html(notebooks):
     assert not [name for name, nb in notebooks.items() for o in outputs(nb) if {'text/html', 'application/javascript'} & {*o.get('data', {})}]
 
 
+def test_every_image_has_alt_text():
+    "One that a cell draws in the line `#| fig-alt`, one of a file in its brackets"
+    lacking = []
+    for name in NOTEBOOKS:
+        for cell in json.loads((ROOT/'nbs'/name).read_text(encoding='utf-8'))['cells']:
+            source = ''.join(cell['source'])
+            drawn = any(kind.startswith('image/') for o in cell.get('outputs', []) for kind in o.get('data', {}))
+            if drawn and len(option(source, 'fig-alt') or '') < 20: lacking.append((name, cell['id']))
+            if cell['cell_type'] == 'markdown': lacking += [(name, alt) for alt in re.findall(r'!\[(.*?)\]\(', source) if len(alt) < 20]
+    assert not lacking
+
+
 def test_columns_of_numbers_end_at_the_right(notebooks):
     text = '\n'.join(told(o.get('data', {}).get('text/markdown', '')) for o in outputs(notebooks['benchmarks.ipynb']))
     assert '---:' in text

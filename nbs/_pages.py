@@ -53,6 +53,7 @@ def parameters(
     if a.kwonlyargs and not star: star = [Parameter('*', '', '', '')]
     rows += star + [row(arg.arg, arg, arg.annotation, default) for arg, default in zip(a.kwonlyargs, a.kw_defaults)]
     if a.kwarg and (to := getattr(sym, '__delwrap__', None)):   # fastcore's `delegates`
+        if not a.kwonlyargs and not a.vararg: rows.append(Parameter('*', '', '', ''))
         rows += [r for r in parameters(to) if r.name in inspect.signature(sym).parameters and r.name not in {x.name for x in rows}]
     elif a.kwarg: rows.append(row(f'**{a.kwarg.arg}', a.kwarg, a.kwarg.annotation))
     if node.returns: rows.append(row('Returns', node.returns, node.returns))

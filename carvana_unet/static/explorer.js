@@ -348,7 +348,7 @@ class Explorer {
         onchange: e => e.target.checkValidity() && e.target.value ? set(c.name, +e.target.value) : this.say(`${c.label}: ${c.min} to ${c.max}`, true)});
     };
     const active = this.root.getRootNode().activeElement?.dataset?.setting;  // the field that has the focus keeps it
-    this.fields.replaceChildren(...this.get('controls').map(c => make('label', {className: c.kind === 'choice' ? 'wide' : '', title: c.help ?? ''}, c.label, input(c))));
+    this.fields.replaceChildren(...this.get('controls').map(c => make('label', {className: c.name === 'model' ? 'wide' : '', title: c.help ?? ''}, c.label, input(c))));
     if (active) this.find(`[data-setting=${active}]`)?.focus();
   }
 

@@ -44,10 +44,9 @@ def readme():
 
 
 def draw_picture():
-    "A studio car, how sure the shipped model is of each pixel, its mask, and the cut-out on a checkerboard, side by side"
+    "A studio car, and its cut-out on a checkerboard, side by side"
     import numpy as np
     from PIL import Image
-    from matplotlib import colormaps
     from carvana_unet import Predictor
     from carvana_unet.cutouts import cut_out, soft_alpha
     from carvana_unet.studio import studio_photo
@@ -56,11 +55,10 @@ def draw_picture():
     rows, columns = np.indices(found.mask.shape) // 64
     board = Image.fromarray(np.where((rows + columns) % 2, 255, 220).astype(np.uint8)).convert('RGBA')
     board.alpha_composite(Image.fromarray(cut_out(photo, soft_alpha(found.probability, found.threshold))))
-    sure = Image.fromarray(colormaps['viridis'](found.probability, bytes=True))
-    pictures = [Image.fromarray(photo), sure, Image.fromarray(found.mask), board]
+    pictures = [Image.fromarray(photo), board]
     row = np.concatenate([np.asarray(p.convert('RGB')) for p in pictures], axis=1)
     PICTURE.parent.mkdir(exist_ok=True)
-    Image.fromarray(row).reduce(5).save(PICTURE, quality=88)
+    Image.fromarray(row).reduce(3).save(PICTURE, quality=85)
 
 
 if __name__ == '__main__':

@@ -129,9 +129,10 @@ def plain_dice(items):
     import torch
     from carvana_unet.dice import mean_dice
     from carvana_unet.photos import read_mask, read_photo
+    from carvana_unet.engines import TorchEngine
     from carvana_unet.prediction import Predictor
     p = Predictor(device='cpu', crf=False)
-    p.net, p.dtype = p.checkpoint.net(), torch.float32
+    p.engine = TorchEngine(p.checkpoint, 'cpu', torch.float32)
     return mean_dice([p.mask(read_photo(i.photo)) for i in items], [read_mask(i.mask) for i in items])
 
 

@@ -12,7 +12,8 @@ from statistics import median
 
 import torch
 
-from carvana_unet.prediction import Predictor, fold_batchnorm
+from carvana_unet.engines import fold_batchnorm
+from carvana_unet.prediction import Predictor
 from carvana_unet.squares import shrink
 from carvana_unet.unet import has_bf16
 from carvana_unet.studio import studio_photo

@@ -16,8 +16,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 from .dice import boundary, dice
-from .photos import bounding_box
-from .unet import brief
+from .photos import brief, bounding_box
 
 # %% ../nbs/09_crf.ipynb #f59e7c6a
 class CRFError(ValueError):

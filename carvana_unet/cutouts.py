@@ -9,11 +9,10 @@ __all__ = ['SPIN', 'soft_alpha', 'foreground', 'cut_out', 'shadow', 'on_backgrou
 import base64, html, io, json
 from pathlib import Path
 import numpy as np
-import torch
 from PIL import Image, ImageOps
 from fastcore.basics import patch
 from .photos import PhotoError, bounding_box, read_photo, write_photo, write_whole
-from .prediction import Prediction, PredictionError, as_rgb
+from .prediction import Prediction, PredictionError, as_rgb, is_tensor
 
 # %% ../nbs/11_cutouts.ipynb #b8674d3a
 def soft_alpha(
@@ -65,7 +64,7 @@ def cutout(self: Prediction) -> np.ndarray: # uint8 (H, W, 4): RGBA
     "The car with a soft edge, all else transparent; raises `PhotoError` or `PredictionError` if the photo is lost"
     if self.photo is None:
         raise PredictionError('this prediction does not know its photo; make it with Predictor.predict')
-    if isinstance(self.photo, (np.ndarray, torch.Tensor)): photo = as_rgb(self.photo)
+    if isinstance(self.photo, np.ndarray) or is_tensor(self.photo): photo = as_rgb(self.photo)
     else: photo = read_photo(self.photo)
     if photo.shape[:2] != self.hw:
         raise PredictionError(f'{self.photo}: its size has changed since it was predicted; predict it again')

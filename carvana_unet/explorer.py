@@ -19,7 +19,6 @@ import anywidget, traitlets
 from fastcore.basics import patch
 import numpy as np
 from PIL import Image
-import torch
 from .carvana import CarvanaError, Pair, car_view, pairs
 from .crf import CRF, GATED, refine
 from .cutouts import cut_out
@@ -115,7 +114,7 @@ class Passes(Predictor):
     def maps(self,
         photo: np.ndarray,  # uint8 (h, w, 3) at the network's scale
         side: int | None,   # of the tiles
-    ) -> tuple[torch.Tensor, dict]: # float32 (C, h, w) in [0, 1]; where squares overlap: how far they are apart, (h, w)
+    ) -> tuple[np.ndarray, dict]: # float32 (C, h, w) in [0, 1]; where squares overlap: how far they are apart, (h, w)
         "What one forward pass predicts, kept"
         self.passes.append(super().maps(photo, side))
         return self.passes[-1]
@@ -125,8 +124,8 @@ class Passes(Predictor):
     ) -> np.ndarray | None:         # float32 (H, W) in [0, 1]; None: there was only one pass
         "The largest difference between two passes at each pixel"
         (maps, gaps), *flipped = self.passes
-        gaps = [*gaps.values(), *((car_probability(maps) - car_probability(other.flip(-1))).abs() for other, _ in flipped)]
-        return enlarge(torch.stack(gaps).amax(0), hw, self.scale_for(hw)).cpu().numpy() if gaps else None
+        gaps = [*gaps.values(), *(abs(car_probability(maps) - car_probability(other[..., ::-1])) for other, _ in flipped)]
+        return enlarge(np.maximum.reduce(gaps), hw, self.scale_for(hw)) if gaps else None
 
 # %% ../nbs/14_explorer.ipynb #20ec0b52
 def coloured(

@@ -20,7 +20,7 @@ from onnxscript.optimizer import optimize
 from torch import nn
 from .checkpoints import Checkpoint
 from .photos import write_whole
-from .prediction import bytes_per_pixel
+from .engines import bytes_per_pixel
 
 # %% ../nbs/17_export.ipynb #229d2d98
 @script()

@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['LIMITS', 'NETWORKS', 'DoubleConv', 'Up', 'ascend', 'UNet', 'SameConv', 'conv_norm', 'InvertedResidual',
-           'EfficientNetLite0', 'EncoderUNet', 'PytorchUp', 'PytorchUNet', 'fastai_unet', 'ArchError', 'brief',
-           'check_arch', 'build', 'has_bf16', 'autocast']
+           'EfficientNetLite0', 'EncoderUNet', 'PytorchUp', 'PytorchUNet', 'fastai_unet', 'ArchError', 'check_arch',
+           'build', 'has_bf16', 'autocast']
 
 # %% ../nbs/04_unet.ipynb #b76f6813
-import reprlib
 from contextlib import nullcontext
 from inspect import signature
 import torch
 from torch import nn
 import torch.nn.functional as F
+from .photos import brief
 
 # %% ../nbs/04_unet.ipynb #02d565ae
 class DoubleConv(nn.Sequential):
@@ -280,12 +280,7 @@ class ArchError(ValueError):
     "A network that cannot be built; the message says why and what to do"
 
 # %% ../nbs/04_unet.ipynb #ca8122f5
-def brief(
-    value: object,  # of any kind, from a file that may be damaged
-) -> str:           # at most 60 characters, without a newline
-    "A value as an error message shows it"
-    try: return ' '.join(reprlib.repr(value).split())[:60]
-    except Exception: return f'too long to be shown ({type(value).__name__})'  # a whole number of 5,000 digits
+#| export
 
 # %% ../nbs/04_unet.ipynb #371bb861
 LIMITS = dict(n_channels=(1, 64), n_classes=(1, 256), width=(1, 1024), depth=(1, 10), subpixel=(1, 8),

@@ -16,7 +16,8 @@ from torch import nn
 from carvana_unet.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from carvana_unet.photos import PhotoError, read_classes, read_photo
 from carvana_unet import Predictor
-from carvana_unet.prediction import PredictionError, bytes_per_pixel, prefetched
+from carvana_unet.engines import TorchEngine, bytes_per_pixel
+from carvana_unet.prediction import PredictionError, prefetched
 from carvana_unet.squares import shrink
 from carvana_unet.unet import has_bf16
 from carvana_unet.studio import studio_photo
@@ -92,7 +93,7 @@ def test_tiles_say_what_the_whole_photo_says():
     ck = Checkpoint(net.state_dict(), net.arch, scale=1.)
     photo = np.random.default_rng(0).integers(0, 255, (1300, 1900, 3), dtype=np.uint8)
     whole, tiles = (Predictor(ck, device='cpu', max_memory=gb) for gb in (4, 1))
-    for p in (whole, tiles): p.net, p.dtype, p.cost = ck.net(), torch.float32, 400
+    for p in (whole, tiles): p.engine = TorchEngine(ck, 'cpu', torch.float32); p.engine.bytes_per_pixel = 400
     tiles.max_memory = (8 * photo.shape[0] * photo.shape[1] + 400 * 1153**2) / 1e9
     assert whole.tile_side(photo.shape[:2], photo.shape[:2]) is None
     assert tiles.tile_side(photo.shape[:2], photo.shape[:2]) == 1152
@@ -257,7 +258,7 @@ def small_predictor(**options):
     return Predictor(Checkpoint(net.state_dict(), net.arch), device='cpu', **options)
 
 
-TIGHT = 1.05 * (8 * 200 * 300 + small_predictor().cost * 100 * 150) / 1e9  # GB: were more counted, it would not be enough
+TIGHT = 1.05 * (8 * 200 * 300 + small_predictor().engine.bytes_per_pixel * 100 * 150) / 1e9  # GB: were more counted, it would not be enough
 
 
 @pytest.mark.parametrize('options', [{}, dict(tta=True, squares=True), dict(max_memory=TIGHT)], ids=['plain', 'squares', 'tight'])
@@ -268,12 +269,12 @@ def test_many_threads_give_the_bytes_of_one(options):
     expected = [small_predictor(**options).probability(photo).tobytes() for photo in images[:4]] * 2
     for _ in range(2):
         p = small_predictor(**options)
-        cost, start = p.cost, threading.Barrier(8)
+        cost, start = p.engine.bytes_per_pixel, threading.Barrier(8)
         def work(photo, p=p, start=start):
             start.wait()
             return p.probability(photo).tobytes()
         with ThreadPoolExecutor(8) as pool: assert list(pool.map(work, images)) == expected
-        assert p.cost == cost == small_predictor().cost
+        assert p.engine.bytes_per_pixel == cost == small_predictor().engine.bytes_per_pixel
 
 
 def test_memory_is_counted_by_each_thread_for_itself():
@@ -350,7 +351,7 @@ def test_an_interrupted_forward_pass_leaves_autocast_as_it_was(error):
         with torch.autocast('cpu', torch.bfloat16, enabled=before):
             with pytest.raises(error): p.predict(np.zeros((90, 130, 3), np.uint8))
             assert torch.is_autocast_enabled('cpu') == before
-    assert p.net.autocast == has_bf16(torch.device('cpu')) and not torch.is_autocast_enabled('cpu')
+    assert p.engine.net.autocast == has_bf16(torch.device('cpu')) and not torch.is_autocast_enabled('cpu')
 
 
 def test_ctrl_c_at_any_moment_leaves_autocast_as_it_was():
@@ -465,4 +466,4 @@ def test_confidence_is_low_where_there_is_no_car(photos, model, tmp_path):
     p = Predictor(model, device='cpu')
     nothing = p.predict(tmp_path/'nothing.png')
     assert nothing.confidence < p.predict(photos[0]).confidence
-    assert replace(nothing, small=torch.zeros(1, 80, 120)).mask.sum() == 0
+    assert replace(nothing, small=np.zeros((1, 80, 120), np.float32)).mask.sum() == 0

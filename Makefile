@@ -3,7 +3,8 @@
 #   make test                    every notebook and everything in tests/, once
 #   make lint                    ruff on the notebooks, the package and the tests, pyright on the package; part of make test
 #   make soak                    the long forms: a submission killed at every line and 150 times at random, 1,000 photos, one of 12,000x8,000
-#   make reliability  wrong inputs of each kind, more than in make test, and how many of them failed
+#   make reliability             wrong inputs and kills of each kind, more than in make test, and how many of them failed
+#   make processors              every notebook as four kinds of processors compute it, with one and two threads (hours)
 #   make lab                     JupyterLab, opened on the notebooks
 #   make docs [PORT=8000]        the site in _docs/ (needs Quarto), and a server that shows it until Ctrl+C
 #   make docs-check              the pages without Quarto, every link and picture among them; part of make test
@@ -23,7 +24,7 @@ ifneq ($(CARVANA_PATH),)
   export CARVANA_PATH
 endif
 
-.PHONY: demo test lint soak reliability lab docs docs-check quarto readme
+.PHONY: demo test lint soak reliability processors lab docs docs-check quarto readme
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/run-time
@@ -41,9 +42,13 @@ soak: $(VENV)/development
 
 reliability: $(VENV)/development
 	@RELIABILITY=5 MPLBACKEND=agg $(BIN)/python -m pytest tests/test_masks.py tests/test_files.py tests/test_faults.py tests/test_checkpoints.py \
-	  --reliability benchmarks/results/reliability.json
+	  tests/test_settings.py tests/test_kills.py tests/test_submission.py tests/test_training.py --reliability benchmarks/results/reliability.json
+
+processors: $(VENV)/development
+	@$(BIN)/python benchmarks/instruction_sets.py
 
 lab: $(VENV)/development
+	@echo "Saving a notebook after Run All changes outputs that git tracks: git status nbs lists them, git restore nbs discards them, with all other changes there."
 	@$(BIN)/jupyter lab nbs $(if $(filter 0,$(shell id -u)),--allow-root)
 
 # README.md is not Quarto's to write: nbdev does not touch one that is newer than its notebook.

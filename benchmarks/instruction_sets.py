@@ -22,8 +22,8 @@ def run(notebook, isa, threads):
     start = time.time()
     program = Path(sys.executable).with_name('nbdev_test')
     ended = subprocess.run([program, '--path', notebook, '--flags', 'slow', '--n_workers', '0'], cwd=ROOT, env=env, capture_output=True, text=True)
-    errors = re.findall(r'^\w*(?:Error|Exception|Stopped)\b.*', ended.stdout + ended.stderr, re.MULTILINE)
-    return f'{"failed" if ended.returncode else "passed"}, {time.time() - start:.0f} s', errors[-1] if ended.returncode and errors else ''
+    found = re.findall(r'^(?:While Executing Cell.*|\w*(?:Error|Exception|Stopped)\b.*|\s+assert .*)', ended.stdout + ended.stderr, re.MULTILINE)
+    return f'{"failed" if ended.returncode else "passed"}, {time.time() - start:.0f} s', ' '.join(map(str.strip, found)) or 'no reason given' if ended.returncode else ''
 
 
 def main():
@@ -42,8 +42,9 @@ def main():
             status, error = run(notebook.resolve(), isa, threads)
             print(f'| {status} ', end='', flush=True)
             if error: errors.append(f'{notebook.stem}, {title}: {error}')
+            if error: print(errors[-1], file=sys.stderr, flush=True)
         print('|', flush=True)
-    if errors: sys.exit('\n'.join(errors))
+    sys.exit(bool(errors))
 
 
 if __name__ == '__main__': main()

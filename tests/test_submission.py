@@ -97,7 +97,8 @@ print(kills)
 '''
 
 
-def test_a_kill_at_any_line(studio, wanted, tmp_path):
+@pytest.mark.reliability('work killed at each file operation and at random moments')
+def test_a_kill_at_any_line(studio, wanted, tmp_path, tried):
     "SIGKILL when the run comes to a line, restart, same bytes and nothing else left; then the same a few lines later"
     (tmp_path/'wanted').write_bytes(wanted)
     (tmp_path/'out').mkdir()
@@ -106,10 +107,12 @@ def test_a_kill_at_any_line(studio, wanted, tmp_path):
                           str(step), str(start)], capture_output=True, text=True, timeout=1800)
     assert run.returncode == 0, run.stderr
     assert int(run.stdout) * step > 200  # so many lines a run takes
+    tried(int(run.stdout))
 
 
+@pytest.mark.reliability('work killed at each file operation and at random moments')
 @pytest.mark.parametrize('world_size', [1, 2, 3])
-def test_ranks_and_random_kills(world_size, studio, wanted, tmp_path):
+def test_ranks_and_random_kills(world_size, studio, wanted, tmp_path, tried):
     "Processes side by side, one of them killed at a random moment, again and again, and each time started anew"
     output, chance, kills = tmp_path/'SUBMISSION.csv', random.Random(world_size), 0
 
@@ -130,6 +133,7 @@ def test_ranks_and_random_kills(world_size, studio, wanted, tmp_path):
     assert [process.wait(120) for process in running.values()] == [0] * world_size
     assert output.read_bytes() == wanted
     assert left(tmp_path) == ['SUBMISSION.csv', 'SUBMISSION.csv.json']
+    tried(kills)
 
 
 def test_another_number_of_processes_goes_on(studio, truth, wanted, tmp_path):

@@ -61,8 +61,9 @@ def place(state: Path) -> list:
     except (OSError, RuntimeError): return [-1, 0]
 
 
+@pytest.mark.reliability('work killed at each file operation and at random moments')
 @pytest.mark.parametrize('whole', ['whole', 'groups'])
-def test_killed_at_random_moments(folder, whole):
+def test_killed_at_random_moments(folder, whole, tried):
     "Killed without warning in each of its epochs, and the same weights and curve as without; `groups`: two batches make a step"
     draw, name = random.Random(1), f'killed_{whole}'
     for moment in ([epoch, draw.randrange(1, 8)] for epoch in range(OPTIONS['epochs'])):
@@ -76,6 +77,7 @@ def test_killed_at_random_moments(folder, whole):
     assert process.wait(300) == 0, process.stderr.read()
     same_model(folder/f'{whole}.pth', folder/f'{name}.pth')
     assert not (folder/f'{name}.state').exists()
+    tried(OPTIONS['epochs'])
 
 
 # every moment at which a training replaces or deletes a file: killed just before it, then just after it, and so on until it comes to its end
@@ -113,7 +115,8 @@ while killed:
 '''
 
 
-def test_killed_at_every_file(folder):
+@pytest.mark.reliability('work killed at each file operation and at random moments')
+def test_killed_at_every_file(folder, tried):
     "Killed before and after each file is put in place or deleted: `--resume` comes to the same end, and once more changes nothing; two batches make a step, and one is left over"
     (folder/'moments.py').write_text(MOMENTS.replace('{options}', repr({**OPTIONS, 'epochs': 2, 'accumulate': 2})))
     env = {**os.environ, 'XDG_CACHE_HOME': str(folder), 'OMP_NUM_THREADS': '1'}
@@ -123,6 +126,7 @@ def test_killed_at_every_file(folder):
     for moment in range(len(lines)):
         same_model(folder/f'moment_{len(lines) - 1}.pth', folder/f'moment_{moment}.pth')  # the last one was never killed
         assert not (folder/f'moment_{moment}.state').exists()
+    tried(len(lines) - 1)
 
 
 def test_interrupted(folder):

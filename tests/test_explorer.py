@@ -92,6 +92,18 @@ def watched(context):
     return page, faults
 
 
+def barriers(page):
+    "What axe-core finds serious in a page and its frames: a line for each rule that is broken"
+    import axe_playwright_python
+    axe = Path(axe_playwright_python.__file__).with_name('axe.min.js').read_text(encoding='utf-8')
+    found = []
+    for frame in page.frames:
+        frame.evaluate(axe)
+        broken = frame.evaluate('axe.run(document, {iframes: false})')['violations']
+        found += [f"{v['id']}: {v['nodes'][0]['html'][:200]}" for v in broken if v['impact'] in ('serious', 'critical')]
+    return found
+
+
 def settle(page):
     "Wait until what was done is drawn"
     page.evaluate('() => new Promise(f => requestAnimationFrame(() => requestAnimationFrame(f)))')
@@ -304,6 +316,22 @@ def test_keys_of_sliders_and_of_the_photo(page):
     page.keyboard.press('0')
     page.keyboard.press('ArrowRight')
     page.wait_for_function("before => document.querySelector('.name').textContent != before", arg=before)
+
+
+@pytest.mark.parametrize('scheme', ('light', 'dark'))
+def test_the_explorer_has_no_barriers(scheme, page):
+    page.emulate_media(color_scheme=scheme)
+    page.evaluate("explorer.set('other', 'mask')")
+    settle(page)
+    assert not barriers(page)
+
+
+def test_without_a_truth_the_histogram_fills_the_plot(browser, saved, folder, tmp_path):
+    explorer = MaskExplorer(folder/'train', scale=.25, device='cpu')
+    with opened(browser, explorer.save(tmp_path/'plain.html'), ready='[data-number=expected]') as page:
+        settle(page)
+        top = min(float(y) for y in page.evaluate("document.querySelector('.plot .all').getAttribute('d')").replace('M0 148', '').split('V')[1:] for y in [y.split('H')[0].rstrip('Z')])
+        assert top < 20
 
 
 def test_paint_undo_and_save(page):
@@ -535,6 +563,22 @@ def test_live_threshold_reaches_python_and_back(live):
     assert abs(float(run_last(page, 'print(explorer.threshold)')) - t) < .001
     run_last(page, 'explorer.threshold = 0.5; print(1)')
     assert number(page, 'dice') == before
+
+
+@pytest.mark.parametrize('theme', ('JupyterLab Dark', 'JupyterLab Light'))
+def test_live_numbers_have_room(theme, live):
+    "JupyterLab's theme has rules for `dt` and `dd` of its own"
+    page, _ = live
+    page.evaluate("theme => jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
+    page.wait_for_function("theme => document.body.dataset.jpThemeName === theme", arg=theme)
+    page.wait_for_timeout(500)
+    boxes = page.evaluate("""[...document.querySelectorAll('.carvana-explorer .numbers > *')].map(n => {
+        const range = document.createRange();
+        range.selectNodeContents(n);
+        return [n.textContent, n.getBoundingClientRect().width, range.getBoundingClientRect().width, n.scrollWidth - n.clientWidth];
+    })""")
+    assert not [b for b in boxes if b[1] < 60 or b[2] > b[1] + 1 or b[3] > 1]
+    if folder := os.environ.get('SCREENSHOTS'): page.screenshot(path=f'{folder}/{theme.replace(" ", "_")}.png')
 
 
 def turn(page, setting, value):

@@ -12,7 +12,7 @@ import pypandoc, pytest, yaml
 from nbdev.config import get_config
 from nbdev.doclinks import nbglob
 from readme import ROOT
-from test_explorer import CHROMIUM, browser, watched  # noqa: F401
+from test_explorer import CHROMIUM, barriers, browser, watched  # noqa: F401
 
 CONFIG = get_config(path=ROOT)
 PROC = ROOT/'_proc'
@@ -250,6 +250,26 @@ def test_the_landing_page_without_a_network(width, browser, pages):
     before = explorer.locator('[data-number=dice]').inner_text()
     explorer.locator('.threshold input').fill('0.9')
     page.wait_for_function("before => document.querySelector('iframe').contentDocument.querySelector('[data-number=dice]').innerText != before", arg=before)
+    context.close()
+    assert not faults
+
+
+@pytest.mark.skipif(not CHROMIUM, reason='needs Chromium: apt-get install chromium')
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+@pytest.mark.parametrize('name', ['index', '03_squares', 'tutorials/predict_and_refine', '14_explorer'])
+def test_pages_have_no_barriers(name, scheme, browser, pages):
+    "The landing page, a reference page, a tutorial and the explorer's, with the explorers on them in the colours of the site"
+    context = browser.new_context(viewport=dict(width=1440, height=900), offline=True)
+    page, faults = watched(context)
+    page.set_default_timeout(120_000)
+    page.goto((PAGES/name).with_suffix('.html').as_uri())
+    page.evaluate("scheme => { document.body.className = 'quarto-' + scheme; document.documentElement.style.colorScheme = scheme; document.documentElement.style.background = scheme === 'dark' ? '#222' : '#fff'; document.body.style.color = scheme === 'dark' ? '#fff' : '#222' }", scheme)
+    for frame in page.locator('iframe').all():
+        frame.scroll_into_view_if_needed()
+        frame.content_frame.locator('.numbers dd').first.wait_for()
+        assert frame.content_frame.locator('html').evaluate('e => getComputedStyle(e).colorScheme') == scheme
+    skipped = ('link-in-text-block', 'color-contrast: <a') if scheme == 'dark' else ()  # pandoc's own style, which Quarto's theme replaces
+    assert not [x for x in barriers(page) if not x.startswith(skipped or ('-',))]
     context.close()
     assert not faults
 

@@ -331,8 +331,9 @@ def warning(
 
 # %% ../nbs/13_scoring.ipynb #573260ab
 def table(
-    report: dict,  # of `make_report`
-) -> str:          # several lines
+    report: dict,       # of `make_report`
+    warn: bool = True,  # begin with the warning, if there is one
+) -> str:               # several lines
     "The figures for a terminal, a column for each variant; then the dice of each view and of the ten worst cars"
     variants = report['variants']
     first = next(iter(variants.values()))
@@ -350,7 +351,7 @@ def table(
     for key, groups in [('view', sorted(first['view'])), ('car', sorted(first['car'], key=first['car'].get)[:10])]:
         lines.update({f'{key} {g}': [f"{v[key][g]:.5f}" for v in variants.values()] for g in groups})
     rows = [f'{key:26}' + '  '.join(f'{c:26}' for c in cells).rstrip() for key, cells in lines.items()]
-    return '\n'.join([warning(report)] * bool(report['trained']) + rows)
+    return '\n'.join(([warning(report)] if report['trained'] and warn else []) + rows)
 
 # %% ../nbs/13_scoring.ipynb #eae2ab26
 def save_json(
@@ -370,6 +371,7 @@ def polar_plot(
 ):                 # matplotlib figure
     "Mean dice of each of the 16 views, seen from above: 1 is the front"
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
     fig, ax = plt.subplots(figsize=(4.6, 4.2), subplot_kw=dict(projection='polar'))
     for name, v in report['variants'].items():
         views = sorted(v['view'])
@@ -378,9 +380,10 @@ def polar_plot(
     lows = [d for v in report['variants'].values() for d in v['view'].values()]
     ax.set(theta_zero_location='N', theta_direction=-1, ylim=(max(0, 2 * min(lows) - 1) if min(lows) < 1 else 0, 1))
     ax.set_xticks([i * math.tau / 16 for i in range(16)], [str(view) for view in range(1, 17)])
-    ax.tick_params(labelsize=7)
-    ax.set_rlabel_position(100)
-    if len(report['variants']) > 1: ax.legend(fontsize=7, loc='lower left', bbox_to_anchor=(-.15, -.15))
+    ax.yaxis.set_major_locator(MaxNLocator(3, prune='both'))    # more labels would overlap
+    ax.yaxis.set_major_formatter('{x:.4g}')
+    ax.set_rlabel_position(101.25)                              # between two views
+    if len(report['variants']) > 1: ax.legend(fontsize=8, loc='lower left', bbox_to_anchor=(-.15, -.22))
     return fig
 
 # %% ../nbs/13_scoring.ipynb #5bf4ad8e
@@ -437,7 +440,7 @@ def page(
     first = next(iter(report['variants'].values()))
     body = [part(f"{report['on']}, {report['date']}")]
     if report['trained']: body.append(f'<p class="warn">{html.escape(warning(report))}</p>')
-    body += [part(table(report), 'pre'), part('Dice over the 16 views', 'h2'), _inside(polar_plot(report)),
+    body += [part(table(report, warn=False), 'pre'), part('Dice over the 16 views', 'h2'), _inside(polar_plot(report)),
              part('Dice of the photos', 'h2'), _inside(histogram(report)), part('Cars, worst first', 'h2')]
     names = ''.join(part(name, 'th') for name in report['variants'])
     cars = [f"<tr>{part(car, 'td')}{''.join(part(format(v['car'][car], '.5f'), 'td') for v in report['variants'].values())}</tr>"

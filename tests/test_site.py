@@ -196,6 +196,11 @@ def test_no_result_is_lost_beside_an_image(notebooks):
     assert not lost
 
 
+def test_the_page_of_the_commands_begins_with_all_of_them():
+    first = ''.join(json.loads((ROOT/'nbs/19_cli.ipynb').read_text(encoding='utf-8'))['cells'][1]['source'])
+    assert {*re.findall(r'^\| `([\w-]+)', first, re.M)} == {*re.findall(r'([\w-]+)=carvana_unet', CONFIG.console_scripts)}
+
+
 def test_no_output_is_html(notebooks):
     "For one, Quarto loads jQuery and RequireJS from elsewhere"
     assert not [name for name, nb in notebooks.items() for o in outputs(nb) if {'text/html', 'application/javascript'} & {*o.get('data', {})}]

@@ -5,15 +5,16 @@
 # %% auto #0
 __all__ = ['SAFETENSORS_MISSING', 'FIELDS', 'FLOATS', 'MAX_BYTES', 'ADVICE', 'BLOCKS', 'LOW_CONFIDENCE', 'Checkpoint',
            'CheckpointError', 'write_atomically', 'save_checkpoint', 'to_8_bits', 'from_8_bits', 'to_safetensors',
-           'from_safetensors', 'check_fields', 'OnMeta', 'shapes_of', 'check_weight', 'check_weights', 'read_zip',
-           'read_state', 'pytorch_unet_name', 'pytorch_unet_arch', 'class_names', 'from_pytorch_unet', 'is_shipped',
-           'load_checkpoint', 'to_pytorch_unet', 'AdaptedNet', 'AdaptedCheckpoint', 'adapt', 'find_model']
+           'from_safetensors', 'check_fields', 'OnMeta', 'shapes_of', 'check_numbers', 'check_weight', 'check_weights',
+           'read_zip', 'read_bytes', 'read_state', 'pytorch_unet_name', 'pytorch_unet_arch', 'class_names',
+           'from_pytorch_unet', 'is_shipped', 'load_checkpoint', 'plain_weights', 'to_pytorch_unet', 'AdaptedNet',
+           'AdaptedCheckpoint', 'adapt', 'find_model']
 
 # %% ../nbs/06_checkpoints.ipynb #3e4cf07a
 import io, itertools, json, math, zipfile
 from collections.abc import Callable
 from importlib.resources import files
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 import numpy as np
@@ -29,17 +30,17 @@ class Checkpoint:
     "A trained network and what it takes to use it"
     weights: dict                           # state dict of the network, float32, its filters perhaps float16
     arch: dict                              # what `build` makes the network of
-    scale: float = 0.5                      # a photo's sides are multiplied by this before they go into the network, in (0, 1]
-    size: int | None = None                 # longer side of the photos it was trained on, pixels; larger ones are shrunk to it, smaller ones enlarged
-    min_size: int | None = None             # of a network trained at many sizes: photos are only enlarged to this longer side, pixels; None: to `size`
+    scale: float = 0.5                      # a photo's sides are multiplied by this for the network, in (0, 1]
+    size: int | None = None                 # longer side of its training photos, pixels; others are resized to it
+    min_size: int | None = None             # of a network for many sizes: photos are only enlarged to this; None: `size`
     mean: tuple = (0.485, 0.456, 0.406)     # subtracted from RGB in [0, 1]; the default is ImageNet's
     std: tuple = (0.229, 0.224, 0.225)      # then divided by
     threshold: float = 0.5                  # a pixel is car when its probability exceeds this, in (0, 1)
     classes: list = field(default_factory=lambda: ['background', 'car'])    # what the values of a mask mean
-    low_confidence: float | None = None     # below this confidence a person should check the mask, in [0, 1]; None: not known, no warning
-    crf: dict = field(default_factory=dict) # arguments of `CRF` where refinement pays for this model; empty: it does not
+    low_confidence: float | None = None     # below it a person should check the mask, in [0, 1]; None: not known
+    crf: dict = field(default_factory=dict) # arguments of `CRF` if refinement helps this model; empty: it does not
     cars: list = field(default_factory=list)    # car ids it was trained on
-    held_out: list = field(default_factory=list)    # car ids of its validation set, none of them in `cars`; empty: not known
+    held_out: list = field(default_factory=list)    # car ids of its validation set; empty: not known
     score: dict = field(default_factory=dict)   # what it scored, and on what
     recipe: dict = field(default_factory=dict)  # command, seed, data, time: how it was made
     format: str = 'carvana_unet 1'          # what kind of file this is
@@ -71,8 +72,9 @@ def save_checkpoint(
     path: str | Path,   # .pth or .safetensors
     bits: int = 16,     # of a filter's weights: 16 or 8
 ) -> Path:              # `path`
-    "Write a checkpoint with its filters in half precision or in 8 bits, whole or not at all; raises `CheckpointError` if it cannot be stored"
-    if hasattr(ck, 'network'): raise CheckpointError(f'{path}: a network of another library cannot be stored; save its state_dict with torch.save')
+    "Write a checkpoint whole or not at all, its filters in 16 or 8 bits; raises `CheckpointError` if it cannot"
+    if hasattr(ck, 'network'):
+        raise CheckpointError(f"{path}: another library's network cannot be stored; use torch.save on its state_dict")
     path, weights = Path(path), {k: v.detach().cpu() for k, v in ck.weights.items()}
     state = {f.name: getattr(ck, f.name) for f in fields(Checkpoint)}
     state['weights'] = {k: v.half() if v.is_floating_point() and v.ndim > 1 else v for k, v in weights.items()}
@@ -105,7 +107,8 @@ def to_safetensors(
     except ModuleNotFoundError: raise CheckpointError(SAFETENSORS_MISSING) from None
     tensors = {}
     for name, w in state['weights'].items():
-        tensors |= {f'{name}.{part}': x.contiguous() for part, x in w.items()} if isinstance(w, dict) else {name: w.contiguous()}
+        parts = {f'{name}.{part}': x for part, x in w.items()} if isinstance(w, dict) else {name: w}
+        tensors |= {k: x.contiguous() for k, x in parts.items()}
     return save(tensors, dict(carvana_unet=json.dumps({k: v for k, v in state.items() if k != 'weights'}, default=str)))
 
 def from_safetensors(
@@ -123,13 +126,17 @@ def from_safetensors(
 # %% ../nbs/06_checkpoints.ipynb #6a1d0c02
 def _real(least: float, most: float) -> Callable: return lambda x: type(x) in (int, float) and least <= x <= most
 def _whole(least: int, most: int) -> Callable: return lambda x: type(x) is int and least <= x <= most
-def _list(ok: Callable, *n: int) -> Callable: return lambda x: type(x) in (list, tuple) and (not n or len(x) in n) and all(map(ok, x))
-def _dict(ok: Callable) -> Callable: return lambda x: type(x) is dict and all(type(k) is str and ok(v) for k, v in x.items())
+def _list(ok: Callable, *n: int) -> Callable:
+    return lambda x: type(x) in (list, tuple) and (not n or len(x) in n) and all(map(ok, x))
+def _dict(ok: Callable) -> Callable:
+    return lambda x: type(x) is dict and all(type(k) is str and ok(v) for k, v in x.items())
 def _side(x: object) -> bool: return x is None or _whole(16, 20_000)(x)
 def _text(x: object) -> bool: return type(x) is str
-def _score(x: Any) -> bool: return x is None or type(x) in (str, int, float) or _dict(lambda v: type(v) in (int, float))(x)
+def _score(x: Any) -> bool:
+    return x is None or type(x) in (str, int, float) or _dict(lambda v: type(v) in (int, float))(x)
 def _class_names(x: Any) -> bool: return _list(_text, *range(2, 257))(x) and len(set(x)) == len(x) and all(x)
 
+# %% ../nbs/06_checkpoints.ipynb #06e0c040
 FIELDS = dict(
     scale=(_real(.01, 1), 'a number from 0.01 to 1'),
     size=(_side, 'None or a whole number from 16 to 20000'),
@@ -156,7 +163,8 @@ def check_fields(
         if not test(value): raise ValueError(f'its field {name} is {brief(value)} and has to be {what}')
     ck.mean, ck.std = tuple(ck.mean), tuple(ck.std)
     try: CRF(**ck.crf)
-    except (TypeError, ValueError) as e: raise ValueError(f"its field crf is not what this version takes: {' '.join(str(e).split()):.100}") from None
+    except (TypeError, ValueError) as e:
+        raise ValueError(f"its field crf is not what this version takes: {' '.join(str(e).split()):.100}") from None
     n = ck.arch.get('n_classes', 1)
     if n != len(ck.classes) and (n, len(ck.classes)) != (1, 2):
         raise ValueError(f'its field classes has {len(ck.classes)} names, but the network gives {n} values a pixel')
@@ -166,7 +174,8 @@ class OnMeta(TorchFunctionMode):
     "Parameters have no memory, while numbers that decide about the layers are computed (torchvision's regnets do)"
     def __torch_function__(self, func, types, args=(), kwargs=None): # as torch hands it over
         "Make what is filled later on the meta device"
-        return func(*args, **(kwargs or {}) | (dict(device='meta') if func in (torch.empty, torch.zeros, torch.ones) else {}))
+        made = func in (torch.empty, torch.zeros, torch.ones)
+        return func(*args, **(kwargs or {}) | (dict(device='meta') if made else {}))
 
 def shapes_of(
     arch: dict, # as `build` takes it
@@ -180,6 +189,18 @@ def shapes_of(
 # %% ../nbs/06_checkpoints.ipynb #6a1d0c0a
 FLOATS = torch.float16, torch.bfloat16, torch.float32, torch.float64
 
+def check_numbers(
+    name: str,              # in the state dict
+    weight: torch.Tensor,   # of any type
+):
+    "Raises `ValueError` for numbers that are not finite, and for negative variances"
+    wide = weight.dtype in (torch.bfloat16, torch.float64)  # a double may be too large for float32
+    x = (weight.detach().float() if wide else weight.detach()).numpy()
+    if x.dtype.kind == 'f' and not np.isfinite(x).all():
+        raise ValueError(f'its weight {name} has values that are not finite numbers')
+    if name.endswith('running_var') and (x < 0).any(): raise ValueError(f'its weight {name} has negative variances')
+
+# %% ../nbs/06_checkpoints.ipynb #06e0c043
 def check_weight(
     name: str,          # in the state dict
     weight: object,     # from a file
@@ -192,15 +213,17 @@ def check_weight(
         check_weight(f'{name} (step)', weight['step'], like[:, :1, :1, :1])
         return check_weight(name, weight['step'].float() * 127, like[:, :1, :1, :1])  # the largest weights
     dtypes = dtypes or (FLOATS if like.is_floating_point() else (like.dtype,))
-    if not isinstance(weight, torch.Tensor) or weight.layout != torch.strided or weight.device.type != 'cpu' or weight.dtype not in dtypes:
-        kind = f'of {weight.dtype}, {weight.layout}' if isinstance(weight, torch.Tensor) else f'a {type(weight).__name__}'
-        raise ValueError(f'its weight {name} is {kind}; it has to be a tensor of {" or ".join(str(d)[6:] for d in dtypes)}')
+    if (not isinstance(weight, torch.Tensor) or weight.layout != torch.strided or weight.device.type != 'cpu'
+            or weight.dtype not in dtypes):
+        is_tensor, wanted = isinstance(weight, torch.Tensor), ' or '.join(str(d)[6:] for d in dtypes)
+        kind = f'of {weight.dtype}, {weight.layout}' if is_tensor else f'a {type(weight).__name__}'
+        raise ValueError(f'its weight {name} is {kind}; it has to be a tensor of {wanted}')
     if weight.shape != like.shape:
-        raise ValueError(f'its weights do not fit its architecture ({name} is {list(weight.shape)} and has to be {list(like.shape)})')
-    if weight.untyped_storage().nbytes() < weight.numel() * weight.element_size(): raise ValueError(f'its weight {name} claims more numbers than it holds')
-    x = (weight.detach().float() if weight.dtype in (torch.bfloat16, torch.float64) else weight.detach()).numpy()
-    if x.dtype.kind == 'f' and not np.isfinite(x).all(): raise ValueError(f'its weight {name} has values that are not finite numbers')
-    if name.endswith('running_var') and (x < 0).any(): raise ValueError(f'its weight {name} has negative variances')
+        shapes = f'{name} is {list(weight.shape)} and has to be {list(like.shape)}'
+        raise ValueError(f'its weights do not fit its architecture ({shapes})')
+    if weight.untyped_storage().nbytes() < weight.numel() * weight.element_size():
+        raise ValueError(f'its weight {name} claims more numbers than it holds')
+    check_numbers(name, weight)
 
 # %% ../nbs/06_checkpoints.ipynb #6a1d0c0c
 def check_weights(
@@ -212,10 +235,12 @@ def check_weights(
     wanted = shapes_of(arch)
     if not isinstance(weights, dict) or set(weights) != set(wanted):
         odd = sorted(map(str, set(weights) ^ set(wanted))) if isinstance(weights, dict) else [type(weights).__name__]
-        raise ValueError(f'its weights do not fit its architecture ({len(odd)} are missing or too many, such as {brief(odd[0])})')
-    claimed = sum(v.numel() * v.element_size() for w in weights.values() for v in (w.values() if isinstance(w, dict) else [w])
-                  if isinstance(v, torch.Tensor))
-    if claimed > held: raise ValueError(f'its weights claim {claimed / 1e6:.1f} MB, but the file holds {held / 1e6:.1f} MB')
+        raise ValueError('its weights do not fit its architecture '
+                         f'({len(odd)} are missing or too many, such as {brief(odd[0])})')
+    parts = (v for w in weights.values() for v in (w.values() if isinstance(w, dict) else [w]))
+    claimed = sum(v.numel() * v.element_size() for v in parts if isinstance(v, torch.Tensor))
+    if claimed > held:
+        raise ValueError(f'its weights claim {claimed / 1e6:.1f} MB, but the file holds {held / 1e6:.1f} MB')
     for name, like in wanted.items(): check_weight(name, weights[name], like)
 
 # %% ../nbs/06_checkpoints.ipynb #6a1d0c0d
@@ -226,24 +251,34 @@ def read_zip(
     path: Path,     # for the messages
     data: bytes,    # a `.pth` file since 2020
 ) -> Any:           # plain data
-    "What `torch.save` wrote, if it is neither damaged nor compressed; raises `CheckpointError`, or whatever an unpickler raises"
+    "What `torch.save` wrote; raises `CheckpointError` if it is compressed, or whatever an unpickler raises"
     with zipfile.ZipFile(io.BytesIO(data)) as z:
         unpacked, damaged = sum(i.file_size for i in z.infolist()), None
-        if unpacked <= len(data): damaged = z.testzip() or any(i.external_attr & 16 for i in z.infolist())  # torch reads a folder as noise
-    if unpacked > len(data): raise CheckpointError(f'{path}: is compressed, or a trap ({unpacked / 1e6:.0f} MB in a file of {len(data) / 1e6:.1f} MB); {ADVICE}')
+        if unpacked <= len(data):  # torch reads a folder as noise
+            damaged = z.testzip() or any(i.external_attr & 16 for i in z.infolist())
+    if unpacked > len(data):
+        sizes = f'{unpacked / 1e6:.0f} MB in a file of {len(data) / 1e6:.1f} MB'
+        raise CheckpointError(f'{path}: is compressed, or a trap ({sizes}); {ADVICE}')
     if damaged: raise ValueError('checksum')
     return torch.load(io.BytesIO(data), map_location='cpu', weights_only=True)
+
+# %% ../nbs/06_checkpoints.ipynb #06e0c041
+def read_bytes(
+    path: Path, # of a regular file
+) -> bytes:
+    "A file's contents; raises `CheckpointError` if it cannot be read or is too large for a checkpoint"
+    try:
+        if path.exists() and not path.is_file(): raise CheckpointError(f'{path}: is not a file; name a checkpoint')
+        if (n := path.stat().st_size) > MAX_BYTES:
+            raise CheckpointError(f'{path}: has {n / 1e9:.1f} GB, too much for a checkpoint; {ADVICE}')
+        return path.read_bytes()
+    except OSError as e: raise CheckpointError(f'{path}: cannot be read ({e.strerror or e}); check the name') from None
 
 def read_state(
     path: str | Path,   # .pth or .safetensors
 ) -> tuple[Any, int]:   # what it holds, plain data, and its size in bytes
     "Read plain data from a file; raises `CheckpointError` for anything else"
-    path = Path(path)
-    try:
-        if path.exists() and not path.is_file(): raise CheckpointError(f'{path}: is not a file; name a checkpoint')
-        if (n := path.stat().st_size) > MAX_BYTES: raise CheckpointError(f'{path}: has {n / 1e9:.1f} GB, too much for a checkpoint; {ADVICE}')
-        data = path.read_bytes()
-    except OSError as e: raise CheckpointError(f'{path}: cannot be read ({e.strerror or e}); check the name') from None
+    data = read_bytes(path := Path(path))
     try:
         if data[:2] == b'PK': return read_zip(path, data), len(data)
         if data[8:9] == b'{': return from_safetensors(path), len(data)
@@ -251,10 +286,9 @@ def read_state(
         if not isinstance(state, dict) or 'format' in state: raise ValueError('not a zip archive')
         return state, len(data)
     except CheckpointError: raise
-    except ModuleNotFoundError as e:
-        if e.name == 'safetensors': raise CheckpointError(f'{path}: {SAFETENSORS_MISSING}') from None
-        raise CheckpointError(f'{path}: is not a checkpoint; {ADVICE}') from None
-    except Exception: raise CheckpointError(f'{path}: is not a checkpoint, or is damaged, or holds more than plain data; {ADVICE}') from None
+    except Exception as e:
+        if getattr(e, 'name', '') == 'safetensors': raise CheckpointError(f'{path}: {SAFETENSORS_MISSING}') from None
+        raise CheckpointError(f'{path}: is not a checkpoint, is damaged, or holds more than data; {ADVICE}') from None
 
 # %% ../nbs/06_checkpoints.ipynb #06e0c011
 BLOCKS = {'2017': dict(inc='inc.conv.conv', down='down{}.mpconv.1.conv', up='up{}.conv.conv'),
@@ -278,17 +312,22 @@ def pytorch_unet_arch(
     "Recognise a network of Pytorch-UNet from names and shapes; raises `ValueError` with the first key that differs"
     naming = next((n for n in BLOCKS if f"{BLOCKS[n]['inc']}.0.weight" in state), None)
     if not state: raise ValueError('it holds no weights')
-    if naming is None: raise ValueError(f"its key {brief(next(iter(state)))} is not one of Pytorch-UNet's, the only foreign weights that are read")
+    if naming is None:
+        first = brief(next(iter(state)))
+        raise ValueError(f"its key {first} is not one of Pytorch-UNet's, the only foreign weights that are read")
     def shape(name):
         theirs = pytorch_unet_name(name, naming)
-        if not isinstance(w := state.get(theirs), torch.Tensor) or w.ndim != 4: raise ValueError(f'its key {brief(theirs)} is missing or not a filter')
+        if not isinstance(w := state.get(theirs), torch.Tensor) or w.ndim != 4:
+            raise ValueError(f'its key {brief(theirs)} is missing or not a filter')
         return w.shape
     (width, n_channels), n_classes = shape('inc.0.weight')[:2], shape('out.weight')[0]
     depth = next(i for i in itertools.count() if pytorch_unet_name(f'down.{i}.0.weight', naming) not in state)
     bilinear = 'up1.up.weight' not in state
-    wide = shape('up.0.conv.0.weight')[0] == width * 2**(depth - 1) and (bilinear or shape('up.0.up.weight')[0] == 2 * shape('up.0.up.weight')[1])
-    return dict(name='pytorch_unet', n_channels=n_channels, n_classes=n_classes, width=width, depth=depth, bilinear=bilinear,
-                bias=pytorch_unet_name('inc.0.bias', naming) in state, version=1 + wide), naming
+    bias = pytorch_unet_name('inc.0.bias', naming) in state
+    up = (2, 1) if bilinear else shape('up.0.up.weight')
+    since_2020 = shape('up.0.conv.0.weight')[0] == width * 2**(depth - 1) and up[0] == 2 * up[1]
+    return dict(name='pytorch_unet', n_channels=n_channels, n_classes=n_classes, width=width, depth=depth,
+                bilinear=bilinear, bias=bias, version=1 + since_2020), naming
 
 # %% ../nbs/06_checkpoints.ipynb #06e0c017
 def class_names(
@@ -300,6 +339,7 @@ def class_names(
     if not isinstance(values, list) or len(values) != n: values = list(range(n))
     return ['background', *(f'class {brief(v)}' for v in values[1:])]
 
+# %% ../nbs/06_checkpoints.ipynb #06e0c042
 def from_pytorch_unet(
     state: dict,        # a state dict of Pytorch-UNet, as read from a file
 ) -> Checkpoint:
@@ -313,20 +353,23 @@ def from_pytorch_unet(
     for name in wanted:
         if name.endswith('num_batches_tracked'): state.setdefault(name, torch.tensor(0))
     odd = next((k for k in [*wanted, *state] if (k in wanted) != (k in state)), None)
-    if odd is not None: raise ValueError(f"its key {brief(odd)} is {'missing' if odd in wanted else 'not one of Pytorch-UNet'}")
+    if odd is not None:
+        raise ValueError(f"its key {brief(odd)} is {'missing' if odd in wanted else 'not one of Pytorch-UNet'}")
     for name, (_, like) in wanted.items(): check_weight(name, state[name], like)
-    return Checkpoint({ours: state[name] for name, (ours, _) in wanted.items()}, arch, scale=.5, mean=(0., 0., 0.), std=(1., 1., 1.),
-                      classes=class_names(arch['n_classes'], values), recipe=dict(source=f'Pytorch-UNet, {naming} names'))
+    weights, classes = {ours: state[name] for name, (ours, _) in wanted.items()}, class_names(arch['n_classes'], values)
+    return Checkpoint(weights, arch, scale=.5, mean=(0., 0., 0.), std=(1., 1., 1.), classes=classes,
+                      recipe=dict(source=f'Pytorch-UNet, {naming} names'))
 
 # %% ../nbs/06_checkpoints.ipynb #6a1d0c0e
 def is_shipped(
     path: str | Path,   # of a checkpoint
 ) -> bool:
     "Is it one of the two that the package ships, where it ships them?"
-    return Path(path).name in ('MODEL.pth', 'MODEL_small.pth') and Path(path).resolve().parent == Path(str(files('carvana_unet'))).resolve()
+    path, package = Path(path), Path(str(files('carvana_unet'))).resolve()
+    return path.name in ('MODEL.pth', 'MODEL_small.pth') and path.resolve().parent == package
 
 # %% ../nbs/06_checkpoints.ipynb #d238bdd9
-LOW_CONFIDENCE = 0.985 # for the two networks that the package ships, should their files not have it: the Carvana studio's photos are above it
+LOW_CONFIDENCE = 0.985 # of the two shipped networks, if their files have none: the Carvana studio's photos are above it
 
 def load_checkpoint(
     path: str | Path,  # written by `save_checkpoint`, or a state dict of Pytorch-UNet
@@ -334,9 +377,11 @@ def load_checkpoint(
     "Read a checkpoint; raises `CheckpointError` for anything else, naming the file and the field"
     state, held = read_state(path)
     names = {f.name for f in fields(Checkpoint)}
-    foreign = isinstance(state, dict) and not {'format', 'arch'} & set(map(str, state))
-    if not foreign and (not isinstance(state, dict) or repr(state.get('format')) != repr(Checkpoint.format) or not {'weights', 'arch'} <= set(state) <= names):
-        raise CheckpointError(f'{path}: is not a checkpoint, or is one of another version; train one with carvana-train')
+    keys = set(state) if isinstance(state, dict) else {'format'}
+    foreign, ours = not {'format', 'arch'} & keys, {'format', 'weights', 'arch'} <= keys <= names
+    if not foreign and not (ours and repr(state['format']) == repr(Checkpoint.format)):
+        raise CheckpointError(f'{path}: is not a checkpoint, or one of another version; train one with carvana-train')
+    again = 'train one with carvana-train, or see `adapt`' if foreign else 'download it again or train it again'
     try:
         ck = from_pytorch_unet(state) if foreign else Checkpoint(**state)
         check_weights(ck.weights, ck.arch, held)
@@ -344,34 +389,44 @@ def load_checkpoint(
         if ck.arch.get('n_channels', 3) != 3: raise ArchError(f"n_channels is {ck.arch['n_channels']}; photos have 3")
     except ModuleNotFoundError as e:
         raise CheckpointError(f"{path}: its network needs {e.name}; pip install 'carvana-unet[train]'") from None
-    except ArchError as e: raise CheckpointError(f'{path}: its field arch: {e}; download it again or train it again') from None
-    except ValueError as e:
-        advice = 'train one with carvana-train, or see `adapt`' if foreign else 'download it again or train it again'
-        raise CheckpointError(f'{path}: {e}; {advice}') from None
+    except ArchError as e: raise CheckpointError(f'{path}: its field arch: {e}; {again}') from None
+    except ValueError as e: raise CheckpointError(f'{path}: {e}; {again}') from None
     except Exception as e:  # torch or torchvision about an architecture that nobody has thought of
-        raise CheckpointError(f'{path}: its weights do not fit its architecture ({brief(str(e))}); train it again') from None
+        fault = f'its weights do not fit its architecture ({brief(str(e))})'
+        raise CheckpointError(f'{path}: {fault}; train it again') from None
     ck.weights = {k: from_8_bits(v) if isinstance(v, dict) else v for k, v in ck.weights.items()}
     if ck.low_confidence is None and is_shipped(path): ck.low_confidence = LOW_CONFIDENCE
     return ck
 
 # %% ../nbs/06_checkpoints.ipynb #06e0c021
-def to_pytorch_unet(
-    ck: Checkpoint, # of a `PytorchUNet`, or of a `UNet` with transposed convolutions; width 64, depth 4
-) -> dict:          # a state dict that Pytorch-UNet loads, float32
-    "Weights under Pytorch-UNet's names; raises `CheckpointError` if it does not have such a network"
-    arch = dict(name='unet') | ck.arch
-    if arch['name'] not in ('unet', 'pytorch_unet'): raise CheckpointError(f"Pytorch-UNet has no network like {arch['name']}; only unet and pytorch_unet can be written")
-    if arch['name'] == 'unet' and arch.get('bilinear', True): raise CheckpointError('Pytorch-UNet aligns the corners in bilinear up-sampling, this network does not; train one with transposed convolutions')
-    size = arch.get('width', 64), arch.get('depth', 4)
-    if size != (64, 4): raise CheckpointError(f'Pytorch-UNet has width 64 and depth 4; this network has {size[0]} and {size[1]}')
+def plain_weights(
+    ck: Checkpoint, # of a `PytorchUNet` or a `UNet`
+) -> dict:          # state dict, float32
+    "Weights for photos in 0..1 and a threshold of 0.5"
     w = {k: v.detach().float().clone() if v.is_floating_point() else v for k, v in ck.weights.items()}
     mean, std, logit = torch.tensor(ck.mean), torch.tensor(ck.std), math.log(ck.threshold / (1 - ck.threshold))
     w['inc.0.weight'] /= std[:, None, None]
     w['inc.1.running_mean'] += (w['inc.0.weight'].sum((2, 3)) * mean).sum(1)
     w['out.bias'][0] += logit * (-1 if len(w['out.bias']) == 1 else 1)
+    return w
+
+# %% ../nbs/06_checkpoints.ipynb #06e0c044
+def to_pytorch_unet(
+    ck: Checkpoint, # of a `PytorchUNet`, or of a `UNet` with transposed convolutions; width 64, depth 4
+) -> dict:          # a state dict that Pytorch-UNet loads, float32
+    "Weights under Pytorch-UNet's names; raises `CheckpointError` if it does not have such a network"
+    arch = dict(name='unet') | ck.arch
+    if arch['name'] not in ('unet', 'pytorch_unet'):
+        raise CheckpointError(f"Pytorch-UNet has no {arch['name']}; only unet and pytorch_unet can be written")
+    if arch['name'] == 'unet' and arch.get('bilinear', True):
+        raise CheckpointError('Pytorch-UNet aligns the corners in bilinear up-sampling, this network does not; '
+                              'train one with transposed convolutions')
+    if (size := (arch.get('width', 64), arch.get('depth', 4))) != (64, 4):
+        raise CheckpointError(f'Pytorch-UNet has width 64 and depth 4; this network has {size[0]} and {size[1]}')
     naming = '2017' if arch.get('version', 1) == 1 else 'current'
-    values = dict(mask_values=list(range(len(ck.classes)))) if naming == 'current' and not arch.get('bias') else {}
-    return {pytorch_unet_name(k, naming): v for k, v in w.items()} | values
+    bare = naming == 'current' and not arch.get('bias')  # today's files say what the values of a mask are
+    values = dict(mask_values=list(range(len(ck.classes)))) if bare else {}
+    return {pytorch_unet_name(k, naming): v for k, v in plain_weights(ck).items()} | values
 
 # %% ../nbs/06_checkpoints.ipynb #06e0c031
 class AdaptedNet(torch.nn.Module):
@@ -406,16 +461,17 @@ def adapt(
     multiple: int = 32,     # that `net` wants h and w to be of, pixels
     **known: Any,           # fields of `Checkpoint`, such as `scale`, `mean`, `std`, `threshold` and `classes`
 ) -> Checkpoint:
-    "A checkpoint for `Predictor` around a network of another library; raises `CheckpointError` if its output is not logits"
+    "A checkpoint around a network of another library; raises `CheckpointError` if its output is not logits"
     network = AdaptedNet(net, multiple).eval()
     x = 3 * torch.randn(1, 3, 2 * multiple, 3 * multiple).to(next(net.parameters()))
     y = network(x)
     if not isinstance(y, torch.Tensor) or y.ndim != 4 or y.shape[2:] != x.shape[2:]:
         got = list(y.shape) if isinstance(y, torch.Tensor) else type(y).__name__
-        raise CheckpointError(f'the network gives {got} for {list(x.shape)}; it has to give logits (N, n_classes, H, W)')
-    if y.min() >= 0 and y.max() <= 1: raise CheckpointError('the network gives probabilities; leave its last activation out, so that it gives logits')
-    ck = AdaptedCheckpoint(net.state_dict(), dict(name=type(net).__name__, n_classes=y.shape[1]), network=network, classes=class_names(y.shape[1]))
-    ck = replace(ck, **known)
+        raise CheckpointError(f'the network gives {got} for {list(x.shape)}; it has to give (N, n_classes, H, W)')
+    if y.min() >= 0 and y.max() <= 1:
+        raise CheckpointError('the network gives probabilities; leave out its last activation, so that it gives logits')
+    arch = dict(name=type(net).__name__, n_classes=y.shape[1])
+    ck = AdaptedCheckpoint(net.state_dict(), arch, network=network, **dict(classes=class_names(y.shape[1])) | known)
     check_fields(ck)
     return ck
 

@@ -257,7 +257,7 @@ def test_ours_computes_the_same_in_theirs():
 
 
 def test_networks_that_theirs_is_not():
-    for net, words in ((EncoderUNet(width=4), 'no network like efficientnet_lite0'), (UNet(), 'aligns the corners'), (UNet(width=8, depth=3, bilinear=False), 'has 8 and 3'),
+    for net, words in ((EncoderUNet(width=4), 'no efficientnet_lite0'), (UNet(), 'aligns the corners'), (UNet(width=8, depth=3, bilinear=False), 'has 8 and 3'),
                        (PytorchUNet(width=8), 'has 8 and 4')):
         with pytest.raises(CheckpointError, match=words): to_pytorch_unet(Checkpoint(net.state_dict(), net.arch))
 

@@ -5,6 +5,7 @@
 #   make soak                    the long forms: a submission killed at every line and 150 times at random, 1,000 photos, one of 12,000x8,000
 #   make reliability             wrong inputs and kills of each kind, more than in make test, and how many of them failed
 #   make processors              every notebook as four kinds of processors compute it, with one and two threads (hours)
+#   make versions                a quick half of the tests beside the newest versions, then at the lower bounds of settings.ini
 #   make lab                     JupyterLab, opened on the notebooks
 #   make docs [PORT=8000]        the site in _docs/ (needs Quarto), and a server that shows it until Ctrl+C
 #   make docs-check              the pages without Quarto, every link and picture among them; part of make test
@@ -24,7 +25,11 @@ ifneq ($(CARVANA_PATH),)
   export CARVANA_PATH
 endif
 
-.PHONY: demo test lint soak reliability processors lab docs docs-check quarto readme
+NEWEST_PYTHON ?= python3.13
+LOWEST_PYTHON ?= python3.11
+QUICK := $(addprefix tests/test_,masks.py prediction.py pytorch_unet.py hub.py labels.py)
+
+.PHONY: demo test versions newest lowest lint soak reliability processors lab docs docs-check quarto readme
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/run-time
@@ -36,6 +41,22 @@ test: lint
 lint: $(VENV)/development
 	@$(BIN)/ruff check
 	@$(BIN)/pyright --pythonpath $(BIN)/python
+
+versions: newest lowest
+
+# Environments of their own, 6 GB each. nbdev 2 cannot be installed beside fastcore 2, so the notebooks are not run here.
+newest: PYTHON := $(NEWEST_PYTHON)
+newest: RESOLUTION := highest
+lowest: PYTHON := $(LOWEST_PYTHON)
+lowest: RESOLUTION := lowest-direct
+newest lowest:
+	@$(PYTHON) -m venv .venv-$@
+	@.venv-$@/bin/python -m pip --disable-pip-version-check install --quiet uv
+	@.venv-$@/bin/uv pip install --quiet --system-certs --python .venv-$@/bin/python --upgrade --resolution $(RESOLUTION) \
+	  -e '.[train,explore,tensorboard,hub,labels]' 'pytest>=8' 'hypothesis>=6.100'
+	@.venv-$@/bin/python -c 'import platform, fastai, fastcore, numpy, torch; \
+	  print("Python", platform.python_version(), *(f"{m.__name__} {m.__version__}" for m in (torch, fastai, fastcore, numpy)))'
+	@MPLBACKEND=agg .venv-$@/bin/python -m pytest -q $(QUICK)
 
 soak: $(VENV)/development
 	@SOAK=1 MPLBACKEND=agg $(BIN)/python -m pytest tests/test_submission.py tests/test_prediction.py

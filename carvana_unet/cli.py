@@ -12,8 +12,8 @@ __all__ = ['BAR', 'threshold', 'scale', 'positive', 'rate', 'weight', 'count', '
            'train_function', 'rates_of', 'find_rate', 'processes', 'check_settings', 'announce', 'train',
            'score_parser', 'chosen_cars', 'chosen_pairs', 'refuse_trained', 'refuse_faulty', 'held_out', 'score_model',
            'score_file', 'score_folds', 'doubtful', 'check_results', 'score', 'doctor_parser', 'tell', 'doctor',
-           'download_parser', 'download', 'submit_parser', 'made_with', 'submit', 'export_parser', 'export',
-           'demo_parser', 'unseen_seeds', 'save_pictures', 'demo_studio', 'demo']
+           'download_parser', 'download', 'submit_parser', 'made_with', 'submit', 'export_parser',
+           'export_pytorch_unet', 'export', 'demo_parser', 'unseen_seeds', 'save_pictures', 'demo_studio', 'demo']
 
 # %% ../nbs/19_cli.ipynb #30d15417
 import argparse, functools, glob, itertools, os, re, shlex, shutil, sys, tempfile, time, warnings
@@ -1131,12 +1131,30 @@ def submit(
 # %% ../nbs/19_cli.ipynb #9f90219b
 def export_parser() -> argparse.ArgumentParser:
     "The command line of `carvana-export`"
-    p = Parser('Write a checkpoint as one ONNX file: photo in, probability out, in any runtime.')
+    p = Parser('Write a checkpoint as one ONNX file: photo in, probability out, in any runtime. Or as a file of Pytorch-UNet.')
     p.add_argument('model', metavar='MODEL.pth', type=file, nargs='?', default=Path('MODEL.pth'),
         help='checkpoint to export (default: the one that the package ships)')
     p.add_argument('--output', '-o', metavar='MODEL.onnx', type=file,
         help='file to write (default: the name of the checkpoint, in this folder, with .onnx)')
+    p.add_argument('--pytorch-unet', action='store_true',
+        help="write the weights for Pytorch-UNet's own programs instead, as MODEL_pytorch_unet.pth")
     return p
+
+# %% ../nbs/19_cli.ipynb #19e0c001
+def export_pytorch_unet(
+    model: Path,            # checkpoint
+    output: Path | None,    # file to write; None: in this folder
+):
+    "Write a checkpoint's weights as Pytorch-UNet loads them"
+    path = output or Path(f'{model.stem}_pytorch_unet.pth')
+    if path.suffix.lower() not in ('.pth', '.pt'): stop(f'{path}: Pytorch-UNet reads .pth files; choose such a name', 2)
+    check_place(path, '--output')
+    from carvana_unet.checkpoints import find_model, load_checkpoint, to_pytorch_unet, write_atomically
+    found = find_model(model)
+    if path.exists() and path.samefile(found): stop(f'{path}: is the checkpoint itself; choose another name', 2)
+    ck = load_checkpoint(found)
+    write_atomically(to_pytorch_unet(ck), path)
+    print(f'{path}: {path.stat().st_size / 1e6:.1f} MB, for predict.py --scale {ck.scale:g}')
 
 # %% ../nbs/19_cli.ipynb #d8a55a3c
 @command
@@ -1145,6 +1163,7 @@ def export(
 ):
     "Write a checkpoint as an ONNX file (`carvana-export`)"
     args = export_parser().parse_args(argv)
+    if args.pytorch_unet: return export_pytorch_unet(args.model, args.output)
     path = args.output or Path(args.model.with_suffix('.onnx').name)
     if path.suffix.lower() != '.onnx': stop(f'{path}: an ONNX file is named MODEL.onnx; choose such a name', 2)
     check_place(path, '--output')

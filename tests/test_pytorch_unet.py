@@ -12,9 +12,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from carvana_unet import prediction
 from carvana_unet.checkpoints import Checkpoint, CheckpointError, adapt, from_pytorch_unet, load_checkpoint, save_checkpoint, to_pytorch_unet
-from carvana_unet.prediction import Predictor
+from carvana_unet.prediction import Predictor, fold
 from carvana_unet.studio import studio_photo
 from carvana_unet.unet import EncoderUNet, PytorchUNet, UNet
 from test_commands import call
@@ -188,8 +187,9 @@ def test_small_files_that_claim_much_take_little_memory(tmp_path):
 
 def as_is(monkeypatch):
     "Compute in float32"
-    monkeypatch.setattr(prediction, 'has_bf16', lambda device: False)
-    monkeypatch.setattr(prediction, 'autocast', lambda device: nullcontext())
+    for module in [m for name, m in sys.modules.items() if name.startswith('carvana_unet')]:
+        for name, new in dict(has_bf16=lambda device: False, autocast=lambda device: nullcontext()).items():
+            if hasattr(module, name): monkeypatch.setattr(module, name, new)
 
 
 def test_the_inference_of_2017(tmp_path, monkeypatch):
@@ -278,7 +278,7 @@ def test_segmentation_models_pytorch(tmp_path, monkeypatch):
         with torch.no_grad(): logits = net.eval()(x)[0, :, :50, :75]
         want = logits.sigmoid()[0] if len(logits) == 1 else logits.softmax(0)[1]
         found = Predictor(ck).predict(photo)
-        assert (prediction.car(found.small) - want).abs().max() < 1e-4 and want.std() > 1e-3
+        assert ((found.small[0] if len(found.small) == 1 else 1 - found.small[0]) - want).abs().max() < 1e-4 and want.std() > 1e-3
         assert found.mask.shape == (100, 150)
     with pytest.raises(CheckpointError, match='gives probabilities'): adapt(smp.Unet('resnet18', encoder_weights=None, activation='sigmoid'))
     with pytest.raises(CheckpointError, match='cannot be stored'): save_checkpoint(ck, tmp_path/'smp.pth')
@@ -290,4 +290,32 @@ def test_a_norm_with_an_activation_of_its_own_is_not_folded_away():
         def forward(self, x): return super().forward(x).relu()
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), NormAct(4), torch.nn.Conv2d(4, 1, 1)).eval()
     x = torch.randn(1, 3, 8, 8)
-    with torch.no_grad(): assert torch.allclose(prediction.fold(net)(x), net(x), atol=1e-6)
+    with torch.no_grad(): assert torch.allclose(fold(net)(x), net(x), atol=1e-6)
+
+
+def test_the_command_that_writes(tmp_path):
+    w = state_of('current')
+    saved(w, tmp_path/'theirs.pth')
+    r = call('export', 'theirs.pth', '--pytorch-unet', cwd=tmp_path)
+    assert r.returncode == 0 and r.stdout.startswith('theirs_pytorch_unet.pth: ') and '--scale 0.5' in r.stdout, r.stderr
+    again = torch.load(tmp_path/'theirs_pytorch_unet.pth', weights_only=True)
+    assert set(again) == {*w, 'mask_values'} and all(torch.equal(again[k], v) for k, v in w.items())
+    for words, start in ((('--pytorch-unet', '-o', 'model.pth'), 'Pytorch-UNet has no efficientnet_lite0'), (('--pytorch-unet', '-o', 'a.onnx'), 'a.onnx: Pytorch-UNet reads'),
+                         (('theirs.pth', '--pytorch-unet', '-o', 'theirs.pth'), 'theirs.pth: is the checkpoint itself')):
+        r = call('export', *words, cwd=tmp_path)
+        assert r.returncode in (1, 2) and r.stderr.startswith(start) and r.stderr.count('\n') == 1, r.stderr
+
+
+def test_two_classes_in_onnx(tmp_path, monkeypatch):
+    "The first of two maps is the background, in the exported graph, too"
+    pytest.importorskip('onnxscript')
+    runtime = pytest.importorskip('onnxruntime')
+    from carvana_unet.export import export_onnx
+    as_is(monkeypatch)
+    torch.manual_seed(0)
+    net = PytorchUNet(width=4, depth=2)
+    ck = Checkpoint(net.state_dict(), net.arch, mean=(0, 0, 0), std=(1, 1, 1))
+    photo, _ = studio_photo(1, 4, size=(64, 96))
+    session = runtime.InferenceSession(export_onnx(ck, tmp_path/'two.onnx'), providers=['CPUExecutionProvider'])
+    found = session.run(['probability'], dict(photo=photo, scale=np.array(0, np.float32)))[0]
+    assert np.abs(found - Predictor(ck).predict(photo).probability).max() < 2e-3

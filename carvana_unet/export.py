@@ -268,7 +268,7 @@ def export_onnx(
     compress(net)
     rule = np.array([round(ck.scale * 2**30), ck.size or 0, ck.min_size or 0])
     values = dict(scale=np.array(0, np.float32), rule=rule, mean=grey(ck.mean), std=grey(ck.std),
-                  several=np.array(len(ck.classes) > 2))
+                  several=np.array(ck.arch.get('n_classes', 1) > 1))
     model = helper.make_model(join_graphs(net.graph, values), opset_imports=[helper.make_opsetid('', 18)], ir_version=10)
     helper.set_model_props(model, describe(ck))
     onnx.checker.check_model(model)

@@ -236,8 +236,8 @@ class PytorchUNet(nn.Module):
         version: int = 2,       # 1: the channels of 2017; 2: those since 2020
     ):
         super().__init__()
-        self.arch: dict = dict(name='pytorch_unet', n_channels=n_channels, n_classes=n_classes, width=width, depth=depth,
-                               bilinear=bilinear, bias=bias, version=version)
+        self.arch: dict = dict(name='pytorch_unet', n_channels=n_channels, n_classes=n_classes, width=width,
+                               depth=depth, bilinear=bilinear, bias=bias, version=version)
         wide = version > 1 and not bilinear
         down = [width * 2**i for i in range(depth)] + [width * 2**(depth - 1 + wide)]
         self.inc = DoubleConv(n_channels, width, bias=bias)

@@ -8,7 +8,8 @@ from PIL import Image
 from carvana_unet.studio import studio_photo
 from test_commands import call
 
-rle = pytest.importorskip('pycocotools.mask')
+pytest.importorskip('pycocotools')
+from pycocotools import mask as rle
 from carvana_unet.labels import LabelError, coco_of_masks, masks_of_coco, polygons, renumber, yolo_of_mask
 
 # A car of 30x10 pixels with its corner at (5, 4), in a photo of 48x24.

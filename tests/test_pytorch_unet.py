@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from carvana_unet.checkpoints import Checkpoint, CheckpointError, adapt, from_pytorch_unet, load_checkpoint, save_checkpoint, to_pytorch_unet
-from carvana_unet.prediction import Predictor, fold
+from carvana_unet.prediction import Predictor, fold_batchnorm
 from carvana_unet.studio import studio_photo
 from carvana_unet.unet import EncoderUNet, PytorchUNet, UNet
 from test_commands import call
@@ -290,7 +290,7 @@ def test_a_norm_with_an_activation_of_its_own_is_not_folded_away():
         def forward(self, x): return super().forward(x).relu()
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), NormAct(4), torch.nn.Conv2d(4, 1, 1)).eval()
     x = torch.randn(1, 3, 8, 8)
-    with torch.no_grad(): assert torch.allclose(fold(net)(x), net(x), atol=1e-6)
+    with torch.no_grad(): assert torch.allclose(fold_batchnorm(net)(x), net(x), atol=1e-6)
 
 
 def test_the_command_that_writes(tmp_path):

@@ -86,7 +86,7 @@ def measure(predictors, items):
         row = []
         for predictor in predictors:
             found = predictor.predict(photo)
-            prob = car_probability(found.small).cpu().numpy()
+            prob = car_probability(found.small)
             row.append((dice(found.mask, true), expected_error(prob, found.threshold), detached(prob > found.threshold)))
         rows.append((kind, row))
         if len(rows) % 20 == 0: print(len(rows), kind, file=sys.stderr)

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from carvana_unet.checkpoints import Checkpoint, CheckpointError, adapt, from_pytorch_unet, load_checkpoint, save_checkpoint, to_pytorch_unet
-from carvana_unet.prediction import Predictor, fold_batchnorm
+from carvana_unet.engines import fold_batchnorm
+from carvana_unet.prediction import Predictor
 from carvana_unet.studio import studio_photo
 from carvana_unet.unet import EncoderUNet, PytorchUNet, UNet
 from test_commands import call

@@ -10,7 +10,7 @@ cfg = ini['DEFAULT']
 pythons = ['3.11', '3.12', '3.13']
 stages = {'3': '3 - Alpha', '4': '4 - Beta', '5': '5 - Production/Stable'}
 
-extras = {name: cfg[f'{name}_requirements'].split() for name in ('train', 'crf', 'explore', 'tensorboard', 'heic', 'export', 'hub', 'labels', 'test')}
+extras = {name: cfg[f'{name}_requirements'].split() for name in ('torch', 'train', 'crf', 'explore', 'tensorboard', 'heic', 'export', 'hub', 'labels', 'test')}
 extras['dev'] = sum(extras.values(), [])
 extras['kaggle'] = cfg['kaggle_requirements'].split()
 
@@ -35,7 +35,7 @@ setup(
     ],
     python_requires=f'>={cfg["min_python"]}',
     packages=find_packages(include=[cfg['lib_path'], cfg['lib_path'] + '.*']),
-    package_data={cfg['lib_path']: ['*.pth', 'static/*']},
+    package_data={cfg['lib_path']: ['*.pth', '*.onnx', 'static/*']},
     install_requires=cfg['requirements'].split(),
     extras_require=extras,
     entry_points={

@@ -119,7 +119,7 @@ class OnnxEngine:
         try: self.data = Path(path).read_bytes()
         except OSError as e: raise PredictionError(f'{path}: cannot be read ({e.strerror or e}); check the name') from None
         if find_spec('onnxruntime') is None:
-            raise PredictionError(f"{path}: needs onnxruntime; pip install 'carvana-unet[onnx]'")
+            raise PredictionError(f"{path}: needs ONNX Runtime; pip install onnxruntime")
         try:
             said = self._open().get_modelmeta().custom_metadata_map
             self.description: Any = SimpleNamespace(**{k: json.loads(v) for k, v in said.items()})
@@ -158,8 +158,8 @@ def load_engine(
     if name.suffix.lower() == '.onnx':
         path = next((p for p in (name, Path(str(files('carvana_unet')), name)) if p.is_file()), None)
         if path: return OnnxEngine(path)
-        raise PredictionError(f'{model}: needs PyTorch; install it, or name a file that carvana-export wrote' if name != Path(model)
-                              else f'{model}: no such file in this folder or in the package; write one with carvana-export')
+        if name != Path(model): raise PredictionError(f"{model}: needs PyTorch; pip install 'carvana-unet[torch]', or name an .onnx file")
+        raise PredictionError(f'{model}: no such file in this folder or in the package; write one with carvana-export')
     survive_fork()
     from carvana_unet.checkpoints import find_model, load_checkpoint
     return TorchEngine(load_checkpoint(find_model(model)), device)

@@ -138,6 +138,9 @@ def command(
             warnings.showwarning = warn
             try: f(argv)
             except KeyboardInterrupt as e: stop(str(e) or 'stopped', 130)
+            except ModuleNotFoundError as e:
+                if e.name != 'torch': raise
+                stop("this needs PyTorch, which is not installed; pip install 'carvana-unet[torch]'")
             except Exception as e:
                 if not known(e): raise
                 stop(one_line(e))

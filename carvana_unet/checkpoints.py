@@ -471,7 +471,8 @@ def adapt(
     if y.min() >= 0 and y.max() <= 1:
         raise CheckpointError('the network gives probabilities; leave out its last activation, so that it gives logits')
     arch = dict(name=type(net).__name__, n_classes=y.shape[1])
-    ck = AdaptedCheckpoint(net.state_dict(), arch, network=network, **dict(classes=class_names(y.shape[1])) | known)
+    known.setdefault('classes', class_names(y.shape[1]))
+    ck = AdaptedCheckpoint(net.state_dict(), arch, network=network, **known)
     check_fields(ck)
     return ck
 

@@ -114,8 +114,8 @@ def polygons(
     "The outer boundaries of a mask, largest first; parts of a single pixel are left out"
     from contourpy import contour_generator
     z = np.pad(np.asarray(mask, np.float32), 1)
-    found, offsets = contour_generator(z=z, fill_type='OuterOffset').filled(.5, 2)
-    outer = [points[:start[1]] - .5 for points, start in zip(found, offsets)]
+    filled: Any = contour_generator(z=z, fill_type='OuterOffset').filled(.5, 2)
+    outer = [points[:start[1]] - .5 for points, start in zip(*filled)]
     def area(p): return abs(np.dot(p[:-1, 0], p[1:, 1]) - np.dot(p[1:, 0], p[:-1, 1])) / 2
     return sorted((p for p in outer if area(p) >= 1), key=area, reverse=True)
 

@@ -9,6 +9,7 @@
 #   make lab                     JupyterLab, opened on the notebooks
 #   make docs [PORT=8000]        the site in _docs/ (needs Quarto), and a server that shows it until Ctrl+C
 #   make docs-check              the pages without Quarto, every link and picture among them; part of make test
+#   make runtime                 the ONNX Runtime that the page runs on, as npm has it (needs npm)
 #   make readme                  README.md and its picture, from nbs/index.ipynb
 VENV ?= .venv
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
@@ -29,7 +30,7 @@ NEWEST_PYTHON ?= python3.13
 LOWEST_PYTHON ?= python3.11
 QUICK := $(addprefix tests/test_,masks.py prediction.py pytorch_unet.py hub.py labels.py)
 
-.PHONY: demo test versions newest lowest lint soak reliability processors lab docs docs-check quarto readme
+.PHONY: demo test versions newest lowest lint soak reliability processors lab docs docs-check quarto runtime readme
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/run-time
@@ -86,6 +87,9 @@ quarto:
 
 docs-check: $(VENV)/development
 	@MPLBACKEND=agg $(BIN)/python -m pytest tests/test_site.py
+
+runtime: $(VENV)/development
+	@$(BIN)/python tests/runtime.py
 
 readme: $(VENV)/development
 	@$(BIN)/python tests/readme.py

@@ -74,12 +74,20 @@ class Found(HTMLParser):
         if tag == 'a' and 'href' in attrs: self.links.append(attrs['href'])
 
 
+def project():
+    "What Quarto is told to run before it renders, and which folders to copy"
+    return yaml.safe_load((ROOT/'_quarto.yml').read_text(encoding='utf-8'))['project']
+
+
 @pytest.fixture(scope='module')
 def notebooks():
     "What nbdev makes of each notebook: definitions run, in one process, which stops at the first error"
     code = 'from nbdev.serve import proc_nbs; proc_nbs(n_workers=0, force=True)'
     env = os.environ | dict(PYTHONPATH=str(ROOT/'nbs'))
     r = subprocess.run([sys.executable, '-c', code], cwd=ROOT, env=env, capture_output=True, text=True, timeout=900)
+    assert r.returncode == 0, r.stderr
+    env['PATH'] = f'{Path(sys.executable).parent}:{env["PATH"]}'
+    r = subprocess.run(project()['pre-render'].split(), cwd=PROC, env=env, capture_output=True, text=True, timeout=900)
     assert r.returncode == 0, r.stderr
     return {name: json.loads((PROC/name).read_text(encoding='utf-8')) for name in NOTEBOOKS}
 
@@ -113,6 +121,7 @@ def test_every_link_leads_somewhere(notebooks, pages):
             if re.match(r'\w+:', file): continue
             target = os.path.normpath(Path(name).parent/file) if file else name
             target = made.get(target, target)
+            if target.split('/')[0] in project()['resources'] and (PROC/target).is_file(): continue
             if target not in pages or anchor and anchor not in pages[target].ids: lost.append((name, link))
     assert not lost
 

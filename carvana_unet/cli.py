@@ -1134,11 +1134,14 @@ def submit(
 # %% ../nbs/19_cli.ipynb #9f90219b
 def export_parser() -> argparse.ArgumentParser:
     "The command line of `carvana-export`"
-    p = Parser('Write a checkpoint as one ONNX file: photo in, probability out, in any runtime. Or as a file of Pytorch-UNet.')
+    p = Parser('Write a checkpoint as one ONNX file: photo in, probability out, in any runtime. Or as a page that cuts out photos, or a file of Pytorch-UNet.')
     p.add_argument('model', metavar='MODEL.pth', type=file, nargs='?', default=Path('MODEL.pth'),
         help='checkpoint to export (default: the one that the package ships)')
-    p.add_argument('--output', '-o', metavar='MODEL.onnx', type=file,
+    where = p.add_mutually_exclusive_group()
+    where.add_argument('--output', '-o', metavar='MODEL.onnx', type=file,
         help='file to write (default: the name of the checkpoint, in this folder, with .onnx)')
+    where.add_argument('--page', metavar='FOLDER', type=file,
+        help='write a page that cuts out photos in a browser, without Python, into this folder')
     p.add_argument('--pytorch-unet', action='store_true',
         help="write the weights for Pytorch-UNet's own programs instead, as MODEL_pytorch_unet.pth")
     return p
@@ -1164,17 +1167,23 @@ def export_pytorch_unet(
 def export(
     argv: list[str] | None = None, # words of the command line; None: those of this process
 ):
-    "Write a checkpoint as an ONNX file (`carvana-export`)"
+    "Write a checkpoint as an ONNX file or a page (`carvana-export`)"
     args = export_parser().parse_args(argv)
+    if args.pytorch_unet and args.page: stop('--page and --pytorch-unet are different formats; choose one', 2)
     if args.pytorch_unet: return export_pytorch_unet(args.model, args.output)
     path = args.output or Path(args.model.with_suffix('.onnx').name)
-    if path.suffix.lower() != '.onnx': stop(f'{path}: an ONNX file is named MODEL.onnx; choose such a name', 2)
-    check_place(path, '--output')
+    if args.page: check_folder(args.page, '--page')
+    elif path.suffix.lower() != '.onnx': stop(f'{path}: an ONNX file is named MODEL.onnx; choose such a name', 2)
+    else: check_place(path, '--output')
     missing = [name for name in ('onnx', 'onnxscript') if not find_spec(name)]
     if missing: stop(f"{' and '.join(missing)} not installed; pip install 'carvana-unet[export]'")
     from carvana_unet.checkpoints import find_model, load_checkpoint
-    from carvana_unet.export import export_onnx
-    export_onnx(load_checkpoint(find_model(args.model)), path)
+    from carvana_unet.export import export_onnx, write_page
+    checkpoint = load_checkpoint(find_model(args.model))
+    if args.page:
+        with as_setting(): print(f'{write_page(checkpoint, args.page)}: open it, or run python -m http.server -d {args.page} for all cores')
+        return
+    export_onnx(checkpoint, path)
     print(f'{path}: {path.stat().st_size / 1e6:.1f} MB')
 
 # %% ../nbs/19_cli.ipynb #17a10868

@@ -1,6 +1,6 @@
 "The page without Python, as its reader uses it: in a browser, from a server and from the disk"
 import functools, http.server, threading
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from test_explorer import CHROMIUM, FLAGS, browser, choose, drag, number, watched  # noqa: F401
 
-from carvana_unet import prediction
 from carvana_unet.checkpoints import Checkpoint, find_model, load_checkpoint
+from carvana_unet.engines import TorchEngine
 from carvana_unet.export import write_page
 from carvana_unet.photos import read_mask
 from carvana_unet.prediction import Predictor
@@ -43,10 +43,8 @@ def server(folder):
 def float32(checkpoint, path):
     "The probability of a photo as Python computes it in float32"
     predictor = Predictor(checkpoint, device='cpu')
-    predictor.net, predictor.dtype = checkpoint.net(), torch.float32
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prediction, 'autocast', lambda device: nullcontext())
-        return predictor.probability(path)
+    predictor.engine = TorchEngine(checkpoint, 'cpu', torch.float32)
+    return predictor.probability(path)
 
 
 @pytest.fixture(scope='module')
@@ -210,9 +208,9 @@ def test_it_fits_a_phone(browser, folder, photos):
 
 def test_webgpu_gives_the_same_mask(browser, tmp_path):
     "On a GPU that Chromium emulates: with a tiny network, since it is slow"
-    torch.manual_seed(2)
+    torch.manual_seed(3)
     net = UNet(width=4, depth=2)
-    for p in net.parameters(): torch.nn.init.normal_(p, std=.3)
+    for p in net.parameters(): torch.nn.init.normal_(p)
     checkpoint = Checkpoint(net.state_dict(), net.arch, scale=1, size=None)
     Image.fromarray(studio_photo(10_001, 3, (80, 120))[0]).save(tmp_path/'car.png')
     flags = [f for f in FLAGS.split() if f != '--disable-gpu'] + ['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader']

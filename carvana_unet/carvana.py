@@ -107,13 +107,12 @@ def read_cars(
 ) -> list[str]:        # cars, 12 hex digits each
     "The cars listed in a file; raises `CarvanaError` if it is missing or lists something else"
     try:
-        words = (word for line in read_lines(path) for word in re.split(r'[\s,;]+', line.partition('#')[0]))
+        words = (word for line in read_lines(path) for word in re.split(r'[\s,;"]+', line.partition('#')[0]))
         cars = [word.lower() for word in words if word]
     except UnicodeError: raise CarvanaError(f'{path}: is not a text file; give one with a car a line') from None
     except OSError as e: raise CarvanaError(str(open_error(path, e))) from None
     for car in cars:
-        try: car_view(f'{car}_01')
-        except CarvanaError: raise CarvanaError(f'{path}: {car} is no car; list 12 hex digits a line') from None
+        if not re.fullmatch('[0-9a-f]{12}', car): raise CarvanaError(f'{path}: {car[:40]!r} is no car; list 12 hex digits a line')
     return cars
 
 # %% ../nbs/02_carvana.ipynb #a91fc97a

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from .carvana import CarvanaError, Pair, car_view, images_by_name, read_cars, require_folders
 from .photos import UNCLEAR, PhotoError, Unclear, class_numbers, open_image, orientation, read_classes
-from .photos import read_mask, read_photo, reading
+from .photos import _solid, read_mask, read_photo, reading
 from .photos import write_classes, write_mask, write_photo, write_text
 
 # %% ../nbs/15_doctor.ipynb #48372495
@@ -40,6 +40,7 @@ FAULTS = UNCLEAR | dict(
     inverted='make the car the light part',
     empty='draw the mask, remove the pair, or pass --allow-empty if the photo shows no car',
     full='draw the mask or remove the pair',
+    thin='fill the outline, or draw the mask again',
     same_photo='keep one of them',
     same_mask='give each photo its own mask',
     no_valid='list cars of this folder')
@@ -129,6 +130,7 @@ def _shape_findings(
     if share > .5 and rim > .9 and 'ignore' in notes:
         return dict(numbers='is car all round its rim, and holds a number that means "ignore"')
     if share > .5 and rim > .9: return dict(inverted='is car all round its rim')
+    if share > .002 and mask.sum() > 100 and not _solid(mask): return notes | dict(thin='is thin lines or specks, without an inside')
     return notes if .09 <= share <= .41 else dict(share=f'{share:.0%} of it is car') | notes
 
 # %% ../nbs/15_doctor.ipynb #defe771c
@@ -258,6 +260,7 @@ def _absent(
 ) -> list[Finding]:     # one or none
     "Cars of the validation set that are not there"
     missing, all_of_them = sorted(set(valid) - {p.name.partition('_')[0] for p in items}), set(valid)
+    if not valid and path.exists(): return [Finding(path, 'no_valid', 'lists no cars')]
     if not missing: return []
     kind = 'valid' if len(missing) < len(all_of_them) else 'no_valid'
     return [Finding(path, kind, f'{len(missing)} of its {len(all_of_them)} cars are not here')]

@@ -267,9 +267,11 @@ def _srgb(
 def _eight_bits(
     im: Image.Image,    # grey, as integers (mode I) or float numbers (F)
 ) -> Image.Image:       # mode L
-    "Grey of 10, 12 or 16 bits, or float numbers up to 1, as 8 bits"
-    x = np.nan_to_num(np.asarray(im, dtype=np.float32), posinf=0, neginf=0)
+    "Grey of 10, 12 or 16 bits, or float numbers up to 1, as 8 bits; raises `ValueError` if none is above 0, unless all are 0"
+    numbers = np.asarray(im, dtype=np.float32)
+    x = np.nan_to_num(numbers, posinf=0, neginf=0)
     top = float(x.max(initial=0))
+    if numbers.any() and top <= 0: raise ValueError('holds no number above 0')
     if im.mode == 'F' and top <= 1: full = 1
     else: full = next((2**bits - 1 for bits in (8, 10, 12, 16) if top < 2**bits), top)
     return Image.fromarray((x / full * 255).clip(0, 255).round().astype(np.uint8))
@@ -283,6 +285,8 @@ def _rgb(
     im = _srgb(im)
     if im.has_transparency_data:
         im = im.convert('RGBA')
+        hidden = not im.getchannel('A').getbbox() and not im.getcolors(1)   # a whole photo, transparent everywhere
+        if hidden: im.putalpha(255)
         im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)
     return im.convert('RGB')
 

@@ -191,6 +191,7 @@ def folds_of(
 ) -> list[list[str]]: # cars of each fold, as equal in number as can be
     "Deal cars into folds; raises `ScoringError` if there are fewer cars than folds"
     cars = sorted(set(cars))
+    if len(cars) < 2: raise ScoringError('folds need 2 cars or more, and there is 1; add photos of others')
     if not 2 <= k <= len(cars): raise ScoringError(f'{len(cars)} cars cannot be dealt into {k} folds; take 2 to {len(cars)}')
     random.Random(seed).shuffle(cars)
     return [sorted(cars[i::k]) for i in range(k)]

@@ -325,8 +325,9 @@ def _write_missing(
 ):
     "Write a part with the rows that are missing; raises `SubmissionError` if photos failed"
     parts = output.with_name(f'{output.name}.parts')
-    parts.mkdir(exist_ok=True)
-    with bar: failed = write_part(masks, parts/f'{uuid4().hex}.csv', made, bar)
+    with bar:
+        parts.mkdir(exist_ok=True)
+        failed = write_part(masks, parts/f'{uuid4().hex}.csv', made, bar)
     if not failed: return
     some = ', '.join(failed[:5]) + ', ...' * (len(failed) > 5)
     raise SubmissionError(f'{output}: not written, as {len(failed):,} of {bar.total:,} photos failed; fix them and run '

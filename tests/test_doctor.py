@@ -67,6 +67,9 @@ def classes(mask):
 
 
 # what is done to a pair, the kind of finding, whether --fix keeps the pair
+def outline(mask): return Image.fromarray(mask & ~(np.roll(mask, 1, 0) & np.roll(mask, -1, 0) & np.roll(mask, 1, 1) & np.roll(mask, -1, 1))).convert('L')
+
+
 FAULTY = {
     'cut photo': (lambda p: p.photo.write_bytes(p.photo.read_bytes()[:1500]), 'unreadable', False),
     'empty photo file': (lambda p: p.photo.write_bytes(b''), 'unreadable', False),
@@ -91,6 +94,8 @@ FAULTY = {
                               (p.mask.parent/'x.jpg').unlink()), 'noise', True),
     'inverted': (lambda p: replace(p.mask, grey(p.mask).point(lambda v: 255 - v)), 'inverted', True),
     'empty mask': (lambda p: replace(p.mask, Image.new('L', SIZE[::-1])), 'empty', False),
+    'outline': (lambda p: replace(p.mask, outline(read_mask(p.mask))), 'thin', False),
+    'dots': (lambda p: replace(p.mask, Image.fromarray(read_mask(p.mask) & (np.indices(SIZE).sum(0) % 2 > 0)).convert('L')), 'thin', False),
     'full mask': (lambda p: replace(p.mask, Image.new('L', SIZE[::-1], 255)), 'full', False)}
 ODD = {
     '0 and 1': (lambda p: replace(p.mask, grey(p.mask).point(lambda v: v // 255)), 'dark'),
@@ -161,7 +166,7 @@ def test_duplicates_also_across_training_and_validation(folder):
 def test_validation_cars_that_are_not_there(folder, tmp_path):
     "Some: a remark. All: a fault, and the mended folder has no list"
     listed, car = folder/'valid_cars.txt', pairs(folder)[0].car
-    for cars, kind in [([car], None), ([car, '0' * 12], 'valid'), (['0' * 12], 'no_valid')]:
+    for cars, kind in [([car], None), ([car, '0' * 12], 'valid'), (['0' * 12], 'no_valid'), ([], 'no_valid')]:
         listed.write_text('\n'.join(cars))
         assert [(f.file, f.kind) for f in check(folder)] == ([(listed, kind)] if kind else [])
     assert fix(folder, tmp_path/'mended', check(folder)) == (32, 0)

@@ -321,7 +321,7 @@ def test_a_name_that_exists_is_no_pattern(name, tmp_path):
 # Lists and tables
 
 LISTS = {'plain': '{a}\n{b}\n', 'windows': '{a}\r\n{b}\r\n\r\n\r\n', 'mark': '\ufeff{a}\n{b}', 'upper case': '{A}\n{B}\n',
-         'comments': '# red cars\n{a}  # a car\n\n  # none\n{b}\n', 'commas': '{a}, {b}\n', 'all of it': '\ufeff# x\r\n\r\n{A}\t\r\n{b} # y\r\n\r\n'}
+         'comments': '# red cars\n{a}  # a car\n\n  # none\n{b}\n', 'commas': '{a}, {b}\n', 'quotes': '"{a}"\n"{b}"\n', 'all of it': '\ufeff# x\r\n\r\n{A}\t\r\n{b} # y\r\n\r\n'}
 
 
 @pytest.mark.parametrize('encoding', ['utf-8', 'utf-16'])
@@ -333,7 +333,7 @@ def test_lists_of_cars(kind, encoding, tmp_path):
     assert read_cars(tmp_path/'cars.txt') == [a, b]
 
 
-@pytest.mark.parametrize('data', [b'\xff\xfea', b'\x80\x81', b'GIF89a', b'abcdef01234\n', os.urandom(64) + b'\xff'])
+@pytest.mark.parametrize('data', [b'\xff\xfea', b'\x80\x81', b'GIF89a', b'abcdef01234\n', b'abcdef012345_01.jpg\n', b'train/abcdef012345\n', b'abcdef012345\0\n', os.urandom(64) + b'\xff'])
 def test_what_is_no_list_gets_one_line(data, tmp_path):
     (tmp_path/'cars.txt').write_bytes(data)
     with pytest.raises(CarvanaError, match='cars.txt: ') as e: read_cars(tmp_path/'cars.txt')
@@ -399,6 +399,24 @@ def test_colours_of_12_bits_are_not_black(tmp_path):
 def test_float_values_that_are_no_colours(values, tmp_path):
     Image.fromarray(np.float32([values])).save(tmp_path/'f.tif')
     assert read_photo(tmp_path/'f.tif').shape == (1, 4, 3)
+
+
+@pytest.mark.parametrize('value', [np.nan, -1, -np.inf])
+def test_float_values_without_a_grey_among_them(value, tmp_path):
+    "They would come out black"
+    Image.fromarray(np.full((3, 4), value, np.float32)).save(tmp_path/'f.tif')
+    with pytest.raises(PhotoError, match='f.tif: .*no number above 0'): read_photo(tmp_path/'f.tif')
+    Image.fromarray(np.zeros((3, 4), np.float32)).save(tmp_path/'f.tif')
+    assert not read_photo(tmp_path/'f.tif').any()
+
+
+@pytest.mark.parametrize('mode', ['RGBA', 'LA'])
+def test_a_photo_that_is_transparent_everywhere(mode, tmp_path):
+    "Its colours count; laid on white, it would be blank"
+    hidden = Image.fromarray(PHOTO).convert(mode)
+    hidden.putalpha(0)
+    hidden.save(tmp_path/'hidden.png')
+    assert (read_photo(tmp_path/'hidden.png') == np.asarray(Image.fromarray(PHOTO).convert(mode[:-1]).convert('RGB'))).all()
 
 
 @pytest.mark.parametrize('key', ['size', 'reduced', 'transparency', 'icc_profile', 'exif', 'gamma', 'dpi', 'xmp', 'interlace', 'duration'])

@@ -65,7 +65,7 @@ WORDS = dict(
         *[f'tiny.pth data --cars {f}' for f in ('empty.txt', 'comments.txt', '""')], 'tiny.pth data --unseen',
         *[f'tiny.pth data --cars c3.txt {o} {f}' for o in ('--json', '--html') for f in
           ('""', 'folder', 'nowhere/score.x', 'closed/score.x', 'front.jpg/score.x', 'pipe.png', 'tiny.pth', './c3.txt', 'link.pth')],
-        'tiny.pth data --cars c3.txt --json same --html ./same', 'rows.csv data --json rows.csv', 'rows.csv truth.csv --json truth.csv', 'rows.csv data --cars empty.txt'],
+        'tiny.pth data --cars c3.txt --json same --html ./same', 'rows.csv data --json rows.csv', 'rows.csv truth.csv --json truth.csv', 'rows.csv data --cars empty.txt', 'onecar --folds 2', 'onecar --folds 1'],
     doctor=[
         '', '""', 'data other', 'data --nonsense', 'data --fix', 'data --fix ""', 'data --quick=yes', 'nowhere', 'front.jpg', 'folder', 'data/train', 'pipe.png', 'looped',
         'data --fix data', 'data --fix data/train', 'data --fix front.jpg', 'data --fix front.jpg/x', 'data --fix closed/fixed', 'data --fix full'],
@@ -88,6 +88,7 @@ def place(tmp_path_factory):
     for photo, name in (first, 'front.jpg'), (second, 'side.jpg'): shutil.copy(photo, place/name)
     shutil.copytree(place/'data', place/'nolist')
     (place/'nolist'/'valid_cars.txt').write_text('# none\n')
+    write_studio(place/'onecar', seeds=[1], views=[2, 7], size=(64, 96))
     save_tiny(place/'tiny.pth', cars=[car_id(1), car_id(2)])
     (place/'link.jpg').symlink_to('front.jpg')
     (place/'link.pth').symlink_to('tiny.pth')

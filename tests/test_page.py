@@ -1,20 +1,21 @@
 "The page without Python, as its reader uses it: in a browser, from a server and from the disk"
 import functools, http.server, threading
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_commands import save_tiny
 from test_explorer import CHROMIUM, FLAGS, browser, choose, drag, number, watched  # noqa: F401
 
-from carvana_unet.checkpoints import Checkpoint, find_model, load_checkpoint
+from carvana_unet.checkpoints import find_model, load_checkpoint
 from carvana_unet.engines import TorchEngine
 from carvana_unet.export import write_page
 from carvana_unet.photos import read_mask
 from carvana_unet.prediction import Predictor
 from carvana_unet.studio import studio_photo
-from carvana_unet.unet import UNet
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason='needs Chromium: apt-get install chromium')
 PATIENCE = 300_000  # ms: a busy machine
@@ -208,10 +209,7 @@ def test_it_fits_a_phone(browser, folder, photos):
 
 def test_webgpu_gives_the_same_mask(browser, tmp_path):
     "On a GPU that Chromium emulates: with a tiny network, since it is slow"
-    torch.manual_seed(3)
-    net = UNet(width=4, depth=2)
-    for p in net.parameters(): torch.nn.init.normal_(p)
-    checkpoint = Checkpoint(net.state_dict(), net.arch, scale=1, size=None)
+    checkpoint = replace(load_checkpoint(save_tiny(tmp_path/'tiny.pth')), scale=1, size=None)
     Image.fromarray(studio_photo(10_001, 3, (80, 120))[0]).save(tmp_path/'car.png')
     flags = [f for f in FLAGS.split() if f != '--disable-gpu'] + ['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader']
     own = browser.browser_type.launch(executable_path=CHROMIUM, args=flags)

@@ -49,18 +49,16 @@ def draw_paint(
     shades = PAINTS[rng.choice(len(PAINTS), p=p / p.sum())][1]
     return np.clip(shades[rng.integers(len(shades))] + rng.normal(0, .012, 3) * np.max(shades[0]), .01, .97)
 
-# %% ../../nbs/studio/00_bodies.ipynb #564ad22e
-def draw_car(
-    seed: int,           # seed of the car
-) -> SimpleNamespace:    # proportions in metres, colours, choices
-    "Everything that makes one car differ from another"
-    rng = np.random.default_rng([seed, 0])
+# %% ../../nbs/studio/00_bodies.ipynb #b3ac73d3
+def _draw_shape(
+    rng: np.random.Generator,  # source of chance
+) -> SimpleNamespace:           # proportions, metres
+    "Kind, size and lines of a car"
     U = rng.uniform
     weight = np.array([float(b['weight']) for b in BODIES])
     b = BODIES[rng.choice(len(BODIES), p=weight / weight.sum())]
     L, W, H = (U(float(low), float(high)) for low, high in (b[k].split('-') for k in ('length', 'width', 'height')))
     c = SimpleNamespace(kind=b['kind'], L=L, W=W, H=H)
-    tall = c.kind in ('suv', 'van', 'pickup', 'wagon')
     c.cowl, c.front, c.rear, c.deck = (L * (float(b[k]) + U(-.015, .015)) for k in ('cowl', 'front', 'rear', 'deck'))
     c.deck = min(c.deck, .985 * L)
     c.hood, c.cowl_z, c.deck_z = (H * (float(b[k]) + U(-.02, .02)) for k in ('hood', 'cowl_z', 'deck_z'))
@@ -69,8 +67,17 @@ def draw_car(
     c.arch, c.tread = c.radius * U(1.08, 1.16), U(.19, .24)
     c.side = np.array([U(.86, .93), U(.94, .975), 1, U(.975, .995), U(.93, .965), U(.86, .91)])
     c.nose, c.tail = (U(.66, .80), U(.7, 1.15)), (U(.76, .9), U(.5, .9))
-    c.lean = np.tan(np.radians(U(9, 16) if tall else U(16, 25)))
+    c.lean = np.tan(np.radians(U(9, 16) if c.kind in ('suv', 'van', 'pickup', 'wagon') else U(16, 25)))
     c.bow, c.crown, c.roundness = U(.1, .22), U(.02, .06), U(.03, .07) * L / 4.7
+    return c
+
+# %% ../../nbs/studio/00_bodies.ipynb #7b409a0a
+def _draw_finish(
+    c: SimpleNamespace,         # of `_draw_shape`, to be completed
+    rng: np.random.Generator,  # source of chance
+):
+    "Paint, glass, wheels, trim and all other choices"
+    U, tall = rng.uniform, c.kind in ('suv', 'van', 'pickup', 'wagon')
     c.paint, c.flake = draw_paint(rng), rng.choice([0, U(.3, 1)])
     c.mirror, c.roof_black = U(.03, .07), U() < .1
     c.step, c.exhaust = c.kind in ('suv', 'pickup') and U() < .35, U() < .4
@@ -86,8 +93,18 @@ def draw_car(
     c.antenna, c.spoiler = rng.choice(['fin', 'rod', 'none'], p=[.4, .25, .35]), U() < .15
     c.mirror_black, c.plate = U() < .15, U() < .9
     c.art = int(rng.integers(2**31))
-    black, c.lamp_h, c.lamp_in, c.tail_h = np.random.default_rng([c.art, 4]).uniform([.05, .12, .25, .16], [.28, .24, .6, .3])
+    more = np.random.default_rng([c.art, 4])
+    black, c.lamp_h, c.lamp_in, c.tail_h = more.uniform([.05, .12, .25, .16], [.28, .24, .6, .3])
     c.black = c.clearance + black
+
+# %% ../../nbs/studio/00_bodies.ipynb #564ad22e
+def draw_car(
+    seed: int,           # seed of the car
+) -> SimpleNamespace:    # proportions in metres, colours, choices
+    "Everything that makes one car differ from another"
+    rng = np.random.default_rng([seed, 0])
+    c = _draw_shape(rng)
+    _draw_finish(c, rng)
     return c
 
 # %% ../../nbs/studio/00_bodies.ipynb #b81d671e

@@ -9,10 +9,11 @@ __all__ = ['PAINT', 'SEAM', 'BLACK', 'CHROME', 'GLASS', 'TINT', 'CLOTH', 'BRIGHT
            'charts']
 
 # %% ../../nbs/studio/02_charts.ipynb #662eec1e
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 
 import numpy as np
+from fastcore.basics import patch
 from PIL import Image, ImageDraw
 
 from .bodies import lines
@@ -44,31 +45,74 @@ class Chart:
         "Fill a polygon"
         self.pen.polygon(self.at(p), fill=material)
 
-    def line(self,
-        p: Iterable,    # points: across and up, metres
-        material: int,  # PAINT, SEAM, ...
-        width: float,   # metres; at least a pixel is drawn
-    ):
-        "Draw a line through points"
-        self.pen.line(self.at(p), fill=material, width=max(1, round(width * PPM)), joint='curve')
+# %% ../../nbs/studio/02_charts.ipynb #79e8abfe
+@patch
+def line(self: Chart,
+    p: Iterable,    # points: across and up, metres
+    material: int,  # PAINT, SEAM, ...
+    width: float,   # metres; at least a pixel is drawn
+):
+    "Draw a line through points"
+    self.pen.line(self.at(p), fill=material, width=max(1, round(width * PPM)), joint='curve')
 
-    def inlay(self,
-        p: Iterable,    # corners: across and up, metres
-        inner: 'Chart', # what is seen there
-    ):
-        "Put another drawing into a polygon"
-        stencil = Chart()
-        stencil.area(p, 255)
-        self.image.paste(inner.image, mask=stencil.image)
+# %% ../../nbs/studio/02_charts.ipynb #696c9201
+@patch
+def inlay(self: Chart,
+    p: Iterable,    # corners: across and up, metres
+    inner: Chart, # what is seen there
+):
+    "Put another drawing into a polygon"
+    stencil = Chart()
+    stencil.area(p, 255)
+    self.image.paste(inner.image, mask=stencil.image)
 
-    def disc(self,
-        x: float,       # middle, across, metres
-        z: float,       # middle, up, metres
-        r: float,       # radius, metres
-        material: int,  # PAINT, SEAM, ...
-    ):
-        "Fill a circle"
-        self.pen.ellipse(self.at([(x - r, z + r), (x + r, z - r)]), fill=material)
+# %% ../../nbs/studio/02_charts.ipynb #eeb37183
+@patch
+def disc(self: Chart,
+    x: float,       # middle, across, metres
+    z: float,       # middle, up, metres
+    r: float,       # radius, metres
+    material: int,  # PAINT, SEAM, ...
+):
+    "Fill a circle"
+    self.pen.ellipse(self.at([(x - r, z + r), (x + r, z - r)]), fill=material)
+
+# %% ../../nbs/studio/02_charts.ipynb #345c833f
+def _side_pane(
+    c: SimpleNamespace,        # car
+    ln: SimpleNamespace,       # its lines
+    rng: np.random.Generator,  # source of chance
+) -> tuple:                    # along the pane: distance from the nose, upper and lower edge; its end: metres
+    "Where the side windows lie"
+    at = lambda n, s: np.interp(s, ln.s, getattr(ln, n))
+    end = c.rear + c.pillar * (c.deck - c.rear) if c.kind in ('sedan', 'coupe') else c.deck - .12 - .25 * (1 - c.pillar)
+    if c.kind == 'pickup': end = c.rear - .02
+    s = np.linspace(c.cowl, end, 120)
+    hi, lo = at('roof', s) - rng.uniform(.075, .11), at('top', s) + .035
+    ok = hi > lo + .03
+    s, hi, lo = s[ok], hi[ok], lo[ok]
+    return s, hi, lo, end
+
+# %% ../../nbs/studio/02_charts.ipynb #ba0309c3
+def _side_room(
+    c: SimpleNamespace,        # car
+    edges: tuple,              # of `_side_pane`
+    mid: float,                # where the doors meet, metres from the nose
+    rng: np.random.Generator,  # source of chance
+) -> tuple[list, Chart]:       # corners of the pane; what is seen through it
+    "Seats and reflections behind the side windows"
+    (s, hi, lo, end), X = edges, lambda s: c.L / 2 - s
+    pane = [*zip(X(s), hi), *zip(X(s[::-1]), lo[::-1])]
+    room = Chart()
+    room.area(pane, GLASS)
+    back = s > mid
+    room.area([*zip(X(s[back]), hi[back]), *zip(X(s[back][::-1]), lo[back][::-1])], TINT)
+    for seat in (mid - .25, mid + .65):
+        if seat < end - .2: room.line([(X(seat - .12), lo[0]), (X(seat + .1), lo.mean() + .25)], CLOTH, .16)
+    if rng.random() < .6:
+        a, b = sorted(rng.uniform(c.cowl + .3, mid - .1, 2))
+        room.area([(X(a), lo[0] + .06), (X(b), lo[0] + .06), (X(b), lo[0] + .3), (X(a + .15), lo[0] + .3)], BRIGHT)
+    return pane, room
 
 # %% ../../nbs/studio/02_charts.ipynb #498ef155
 def side_windows(
@@ -79,26 +123,12 @@ def side_windows(
 ) -> float:                    # where the doors meet, metres from the nose
     "Panes between roof and belt, what is seen through them, and the pillars"
     at, X = lambda n, s: np.interp(s, ln.s, getattr(ln, n)), lambda s: c.L / 2 - s
-    end = c.rear + c.pillar * (c.deck - c.rear) if c.kind in ('sedan', 'coupe') else c.deck - .12 - .25 * (1 - c.pillar)
-    if c.kind == 'pickup': end = c.rear - .02
-    s = np.linspace(c.cowl, end, 120)
-    hi, lo = at('roof', s) - rng.uniform(.075, .11), at('top', s) + .035
-    ok = hi > lo + .03
-    s, hi, lo = s[ok], hi[ok], lo[ok]
+    edges = _side_pane(c, ln, rng)
+    end = edges[-1]
     mid = c.front + (.48 if c.doors == 2 else .62) * (end - c.front)
-    rim = CHROME if c.chrome else BLACK
-    outline = [*zip(X(s), hi), *zip(X(s[::-1]), lo[::-1])]
-    room = Chart()
-    room.area(outline, GLASS)
-    back = s > mid
-    room.area([*zip(X(s[back]), hi[back]), *zip(X(s[back][::-1]), lo[back][::-1])], TINT)
-    for seat in (mid - .25, mid + .65):
-        if seat < end - .2: room.line([(X(seat - .12), lo[0]), (X(seat + .1), lo.mean() + .25)], CLOTH, .16)
-    if rng.random() < .6:
-        a, b = sorted(rng.uniform(c.cowl + .3, mid - .1, 2))
-        room.area([(X(a), lo[0] + .06), (X(b), lo[0] + .06), (X(b), lo[0] + .3), (X(a + .15), lo[0] + .3)], BRIGHT)
-    k.inlay(outline, room)
-    k.line(outline + outline[:1], rim, .018)
+    pane, room = _side_room(c, edges, mid, rng)
+    k.inlay(pane, room)
+    k.line(pane + pane[:1], CHROME if c.chrome else BLACK, .018)
     for p in [mid] + [mid + .52 * (end - mid)] * (c.kind in ('suv', 'van', 'wagon')):
         k.line([(X(p), at('top', p) + .03), (X(p + .04), at('roof', p) - .09)], BLACK, rng.uniform(.05, .1))
     return mid
@@ -155,14 +185,14 @@ def plate(
     k.area([(y - .155, z - .08), (y + .155, z - .08), (y + .155, z + .08), (y - .155, z + .08)], PLATE)
     k.line([(y - .1, z), (y + .1, z)], INK, .05)
 
-# %% ../../nbs/studio/02_charts.ipynb #1a61a461
-def front_chart(
+# %% ../../nbs/studio/02_charts.ipynb #9658d3ad
+def _windscreen(
     c: SimpleNamespace,   # car
     ln: SimpleNamespace,  # its lines
-) -> Image.Image:         # materials over y and z
-    "The front: windscreen, grille, lamps, plate"
-    k, rng = Chart(), np.random.default_rng([c.art, 2])
-    U = rng.uniform
+    k: Chart,             # chart to draw on
+    U: Callable,          # uniform random numbers
+):
+    "The windscreen, and the seats behind it"
     pane = screen(c, ln, c.cowl, c.front)
     room = Chart()
     room.area(pane, GLASS)
@@ -174,6 +204,15 @@ def front_chart(
     room.line([(-.07, c.H * .9), (.07, c.H * .9)], BLACK, .05)
     k.inlay(pane, room)
     k.line(pane + pane[:1], BLACK, .03)
+
+# %% ../../nbs/studio/02_charts.ipynb #adcec72b
+def _grille(
+    c: SimpleNamespace,   # car
+    ln: SimpleNamespace,  # its lines
+    k: Chart,             # chart to draw on
+    U: Callable,          # uniform random numbers
+) -> tuple[float, ...]:  # its top, half width, upper and lower edge; metres
+    "The grille"
     h, w, n = ln.top[0] + .04, ln.half[0] * U(.5, .78), U(.35, .95)
     g1 = h - U(.04, .12)
     g0 = g1 - U(.1, .3) * c.H / 1.5
@@ -182,6 +221,18 @@ def front_chart(
     for z in np.arange(g0 + .03, g1 - .01, U(.03, .08)):
         if c.chrome or U() < .3: k.line([(-w * .9 * n, z), (w * .9 * n, z)], CHROME, .012)
     k.disc(0, (g0 + g1) / 2, .06, CHROME)
+    return h, w, g1, g0
+
+# %% ../../nbs/studio/02_charts.ipynb #1a61a461
+def front_chart(
+    c: SimpleNamespace,   # car
+    ln: SimpleNamespace,  # its lines
+) -> Image.Image:         # materials over y and z
+    "The front: windscreen, grille, lamps, plate"
+    k, rng = Chart(), np.random.default_rng([c.art, 2])
+    U = rng.uniform
+    _windscreen(c, ln, k, U)
+    h, w, g1, g0 = _grille(c, ln, k, U)
     v, i0 = U(.55, .95) * ln.half[0], c.clearance + U(.1, .17)
     i1 = i0 + U(.06, .16)
     k.area([(-v, i1), (v, i1), (v * .85, i0), (-v * .85, i0)], BLACK)
@@ -195,6 +246,26 @@ def front_chart(
     if c.plate: plate(k, 0, U(i0 + .02, max(i1, g0) + .04))
     return k.image
 
+# %% ../../nbs/studio/02_charts.ipynb #5a68c244
+def _tail_lamps(
+    c: SimpleNamespace,   # car
+    ln: SimpleNamespace,  # its lines
+    k: Chart,             # chart to draw on
+    U: Callable,          # uniform random numbers
+):
+    "The lamps of the rear"
+    d, half = ln.top[-1] + .04, ln.half[-1]
+    inner = half * U(.35, .75)
+    tall = c.kind in ('suv', 'van', 'pickup') and U() < .6
+    if tall: inner = half * .8
+    z0 = d - (c.tail_h + .25 if tall else c.tail_h)
+    z1 = d + (.25 if tall and c.kind != 'pickup' else -.04)
+    for y in (-1, 1):
+        outer = half - .05 if tall else 1.1
+        shape = (inner, d - .07), (outer, z1), (1.1, z1 - .02), (1.1, z0), (inner + .03, z0 + .02)
+        k.area([(y * a, z) for a, z in shape], RED)
+        k.line([(y * (inner + .05), z0 + .05), (y * 1.1, z0 + .05)], LAMP, .03)
+
 # %% ../../nbs/studio/02_charts.ipynb #a44e8b21
 def rear_chart(
     c: SimpleNamespace,   # car
@@ -207,17 +278,8 @@ def rear_chart(
     if len(pane) > 3:
         k.area(pane, TINT)
         k.line(pane + pane[:1], BLACK, .025)
+    _tail_lamps(c, ln, k, U)
     d, half = ln.top[-1] + .04, ln.half[-1]
-    inner = half * U(.35, .75)
-    tall = c.kind in ('suv', 'van', 'pickup') and U() < .6
-    if tall: inner = half * .8
-    z0 = d - (c.tail_h + .25 if tall else c.tail_h)
-    z1 = d + (.25 if tall and c.kind != 'pickup' else -.04)
-    for y in (-1, 1):
-        outer = half - .05 if tall else 1.1
-        shape = (inner, d - .07), (outer, z1), (1.1, z1 - .02), (1.1, z0), (inner + .03, z0 + .02)
-        k.area([(y * a, z) for a, z in shape], RED)
-        k.line([(y * (inner + .05), z0 + .05), (y * 1.1, z0 + .05)], LAMP, .03)
     b = c.clearance + U(.25, .36)
     k.line([(-1.1, b), (1.1, b)], SEAM, .012)
     k.line([(-half * .85, b), (-half * .8, d - .04), (half * .8, d - .04), (half * .85, b)], SEAM, .01)
@@ -267,4 +329,5 @@ def charts(
 ) -> np.ndarray:         # (5, 563, 1640) uint8: materials
     "All charts of a car"
     ln = lines(c)
-    return np.stack([np.asarray(im) for im in (side_chart(c, ln), front_chart(c, ln), rear_chart(c, ln), top_chart(c, ln), hub_chart(c))])
+    drawn = side_chart(c, ln), front_chart(c, ln), rear_chart(c, ln), top_chart(c, ln), hub_chart(c)
+    return np.stack([np.asarray(im) for im in drawn])

@@ -167,20 +167,30 @@ def floor_pan(
     x, y, z = np.broadcast_arrays((c.L / 2 - s)[:, None], y, z)
     return grid_mesh(np.stack([x, y, z], -1), UNDER)
 
-# %% ../../nbs/studio/01_meshes.ipynb #ec3f5603
-def trimmings(
-    c: SimpleNamespace,   # car
-    ln: SimpleNamespace,  # its lines
-) -> list[Mesh]:          # mirrors, antenna, rails, spoiler, floor pan
-    "What sticks out of the body"
-    at = lambda k, s: np.interp(s, ln.s, getattr(ln, k))
-    X = lambda s: c.L / 2 - s
-    rng = np.random.default_rng(c.art)
+# %% ../../nbs/studio/01_meshes.ipynb #fe4f5989
+def _mirrors(
+    c: SimpleNamespace,         # car
+    ln: SimpleNamespace,        # its lines
+    rng: np.random.Generator,  # source of chance
+) -> list[Mesh]:
+    "Mirrors and their arms"
+    at, X = lambda k, s: np.interp(s, ln.s, getattr(ln, k)), lambda s: c.L / 2 - s
     s = c.cowl + .30 * (c.front - c.cowl) + .1
     z, out = at('top', s) + .09, at('half', s) * .95
     size = rng.uniform(.9, 1.25)
     parts = [ball((X(s), k * (out + .13 * size), z), (.055, .11 * size, .075 * size), MIRROR) for k in (1, -1)]
     parts += [tube([(X(s), k * (out - .12), z - .07), (X(s), k * (out + .08), z - .04)], .02) for k in (1, -1)]
+    return parts
+
+# %% ../../nbs/studio/01_meshes.ipynb #7e9bcdde
+def _on_the_roof(
+    c: SimpleNamespace,         # car
+    ln: SimpleNamespace,        # its lines
+    rng: np.random.Generator,  # source of chance
+) -> list[Mesh]:
+    "Antenna and rails"
+    at, X = lambda k, s: np.interp(s, ln.s, getattr(ln, k)), lambda s: c.L / 2 - s
+    parts = []
     back = c.rear - rng.uniform(.1, .4)
     z = at('roof', back) + c.crown
     if c.antenna == 'fin': parts.append(ball((X(back), 0, z), (.09, .02, .055), TRIM, 1))
@@ -192,6 +202,17 @@ def trimmings(
         lift = .045 * np.minimum(1, 6 * np.sin(np.linspace(0, np.pi, 14))) - .02
         y = cabin_side(c, ln, t, at('roof', t)) - .1
         parts += [tube(np.stack([X(t), k * y, at('roof', t) + lift + .03], 1), .017) for k in (1, -1)]
+    return parts
+
+# %% ../../nbs/studio/01_meshes.ipynb #0abd393f
+def _around(
+    c: SimpleNamespace,         # car
+    ln: SimpleNamespace,        # its lines
+    rng: np.random.Generator,  # source of chance
+) -> list[Mesh]:
+    "Spoiler, running boards, exhaust"
+    at, X = lambda k, s: np.interp(s, ln.s, getattr(ln, k)), lambda s: c.L / 2 - s
+    parts = []
     if c.spoiler:
         t = c.deck + .04 if c.kind in ('sedan', 'coupe') else c.rear + .03
         z, lift = max(at('roof', t), at('top', t)), rng.choice([.04, rng.uniform(.1, .28)])
@@ -203,7 +224,16 @@ def trimmings(
     if c.exhaust:
         pipe = lambda y: tube([(X(c.L - .4), y, c.clearance + .17), (X(c.L - .01), y, c.clearance + .15)], .03)
         parts += [pipe(y) for y in ((-.5, .5), (.45,))[rng.integers(2)]]
-    return parts + [floor_pan(c)]
+    return parts
+
+# %% ../../nbs/studio/01_meshes.ipynb #ec3f5603
+def trimmings(
+    c: SimpleNamespace,   # car
+    ln: SimpleNamespace,  # its lines
+) -> list[Mesh]:          # mirrors, antenna, rails, spoiler, floor pan
+    "What sticks out of the body"
+    rng = np.random.default_rng(c.art)
+    return [*_mirrors(c, ln, rng), *_on_the_roof(c, ln, rng), *_around(c, ln, rng), floor_pan(c)]
 
 # %% ../../nbs/studio/01_meshes.ipynb #91d9dacd
 def car_mesh(

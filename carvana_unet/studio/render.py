@@ -17,9 +17,9 @@ from ..photos import write_classes
 from .bodies import car_id, draw_car
 from .charts import BRIGHT, CLOTH, DARK, GLASS, TINT, charts
 from .light import lit_colour, material_at, materials, surface
-from .meshes import CABIN, HULL, UNDER, WHEEL, car_mesh
+from .meshes import CABIN, HULL, UNDER, WHEEL, Mesh, car_mesh
 from .room import backdrop, camera, draw_studio, on_floor, shadow_plan
-from .visibility import face_buffer, visible
+from .visibility import Camera, face_buffer, visible
 
 # %% ../../nbs/studio/06_render.ipynb #193331ac
 def develop(
@@ -33,44 +33,74 @@ def develop(
     out = tone.astype(np.float32)[photo] + grain[..., None] + .5
     return np.clip(out, 0, 255, out=out).astype(np.uint8)
 
+# %% ../../nbs/studio/06_render.ipynb #fb2bf77e
+def _sampled(
+    ids: np.ndarray,  # int32: of `face_buffer`
+    box: tuple,       # left, top, right, bottom, pixels
+    fine: int,        # samples per pixel and axis
+) -> tuple[np.ndarray, np.ndarray]:  # coverage (h, w) float32; face + 1 (h, w), 0 where there is no car
+    "How much of each pixel is car, and the face that it shows"
+    h, w = box[3] - box[1], box[2] - box[0]
+    ids = ids.reshape(h, fine, w, fine)
+    hits = ((ids[:, i, :, j] > 0).astype(np.float32) for i in range(fine) for j in range(fine))
+    cover = sum(hits) / fine**2
+    one = ids[:, fine // 2, :, fine // 2].copy()
+    rim = np.nonzero((one == 0) & (cover > 0))
+    one[rim] = ids[rim[0], :, rim[1], :].max((1, 2))
+    return np.asarray(cover), one
+
+# %% ../../nbs/studio/06_render.ipynb #229aac4c
+def _eye(
+    xy: np.ndarray,  # (n, 2) float32: columns and rows, pixels
+    cam: Camera,     # camera
+) -> np.ndarray:     # (n, 3) unit directions from the camera
+    "The directions in which the camera sees pixels"
+    eye = (xy - np.array([cam.cx, cam.cy], np.float32)) / np.float32(cam.f) * np.array([1, -1], np.float32)
+    eye = np.stack([eye[:, 0], np.ones_like(eye[:, 0]), eye[:, 1]], 1)
+    eye /= np.sqrt((eye * eye).sum(1, keepdims=True))
+    return eye
+
+# %% ../../nbs/studio/06_render.ipynb #12881ec3
+def _seen(
+    c: SimpleNamespace,     # car
+    mesh: Mesh,             # the same
+    vis: SimpleNamespace,   # of `visible`
+    face: np.ndarray,       # (n,) int: the face at each pixel
+    xy: np.ndarray,         # (n, 2) float32: columns and rows, pixels
+    turn: float,            # view, 1..16, with the error of the turntable
+) -> tuple[np.ndarray, ...]:    # (n, 3) normals, (n,) materials, (n,) light near the floor in [0, 1]
+    "What pixels show"
+    n, t = surface(mesh, vis, face, xy)
+    part = mesh.part[face]
+    mat = material_at(c, charts(c), part, n, t, turn)
+    mat = np.where(vis.away[face] & (part == HULL), DARK, mat)
+    low = np.clip(.3 + .9 * t[:, 2], .2, 1)
+    low = np.where(part == WHEEL, np.float32(.75), np.where(part == UNDER, np.float32(.15), low)).astype(np.float32)
+    return n, mat, low
+
 # %% ../../nbs/studio/06_render.ipynb #47ab3647
 def render_car(
     c: SimpleNamespace,     # car
     k: SimpleNamespace,     # studio
     view: int,              # 1..16
     size: tuple,            # (height, width), pixels
-) -> tuple:                 # box: left, top, right, bottom; in it colours (h, w, 3), coverage (h, w), part + 1 (h, w), material (h, w)
+) -> tuple:                 # box: left, top, right, bottom; in it colours (h, w, 3), coverage, part + 1, material
     "The car alone, within its bounding box"
     H, W = size
-    cam, mesh, chart = camera(k, size), car_mesh(c), charts(c)
-    turn = view + k.yaw
+    cam, mesh, turn = camera(k, size), car_mesh(c), view + k.yaw
     vis = visible(mesh, turn, cam)
     lo, hi = vis.px.min(0), vis.px.max(0)
     box = tuple(int(v) for v in (*np.clip(lo - 2, 0, [W - 1, H - 1]), *np.clip(hi + 3, 1, [W, H])))
     fine = 2 if W > 1000 else 4
-    ids = face_buffer(mesh, vis, box, fine)
-    h, w = box[3] - box[1], box[2] - box[0]
-    ids = ids.reshape(h, fine, w, fine)
-    cover = sum((ids[:, i, :, j] > 0).astype(np.float32) for i in range(fine) for j in range(fine)) / fine**2
-    one = ids[:, fine // 2, :, fine // 2].copy()
-    rim = np.nonzero((one == 0) & (cover > 0))
-    one[rim] = ids[rim[0], :, rim[1], :].max((1, 2))
+    cover, one = _sampled(face_buffer(mesh, vis, box, fine), box, fine)
     rows, cols = np.nonzero(one)
     face = one[rows, cols] - 1
     xy = np.stack([cols + (box[0] + .5), rows + (box[1] + .5)], 1).astype(np.float32)
-    n, t = surface(mesh, vis, face, xy)
-    part = mesh.part[face]
-    mat = material_at(c, chart, part, n, t, turn)
-    mat = np.where(vis.away[face] & (part == HULL), DARK, mat)
-    eye = (xy - np.array([cam.cx, cam.cy], np.float32)) / np.float32(cam.f) * np.array([1, -1], np.float32)
-    eye = np.stack([eye[:, 0], np.ones_like(eye[:, 0]), eye[:, 1]], 1)
-    eye /= np.sqrt((eye * eye).sum(1, keepdims=True))
-    low = np.clip(.3 + .9 * t[:, 2], .2, 1)
-    low = np.where(part == WHEEL, np.float32(.75), np.where(part == UNDER, np.float32(.15), low)).astype(np.float32)
-    pic = np.zeros((h, w, 3), np.float32)
-    pic[rows, cols] = lit_colour(materials(c)[mat], n, eye, low, k.light)
-    parts, made_of = np.zeros((h, w), np.uint8), np.zeros((h, w), np.uint8)
-    parts[rows, cols], made_of[rows, cols] = part + 1, mat
+    n, mat, low = _seen(c, mesh, vis, face, xy, turn)
+    pic = np.zeros((*one.shape, 3), np.float32)
+    parts, made_of = np.zeros(one.shape, np.uint8), np.zeros(one.shape, np.uint8)
+    pic[rows, cols] = lit_colour(materials(c)[mat], n, _eye(xy, cam), low, k.light)
+    parts[rows, cols], made_of[rows, cols] = mesh.part[face] + 1, mat
     return box, pic, cover, parts, made_of
 
 # %% ../../nbs/studio/06_render.ipynb #79acf07f
@@ -132,7 +162,7 @@ def write_studio(
     size: tuple=(1280, 1918),    # (height, width), pixels
     classes: bool=False,         # write `studio_classes` as PNG instead of masks
 ) -> Path:                       # the folder
-    "Write photos and masks as Kaggle names them: `train/<car>_<view>.jpg`, `train_masks/<car>_<view>_mask.gif` (or `.png`)"
+    "Write `train/<car>_<view>.jpg` and `train_masks/<car>_<view>_mask.gif` (or `.png`), as Kaggle names them"
     folder = Path(folder)
     photos, masks = folder / 'train', folder / 'train_masks'
     for d in (photos, masks): d.mkdir(parents=True, exist_ok=True)

@@ -148,6 +148,24 @@ def sign(
             x += wide[i] * unit
     return np.asarray(ink.reduce(2), np.float32) / 255
 
+# %% ../../nbs/studio/05_room.ipynb #6cf816ea
+def _floor_lines(
+    pen: ImageDraw.ImageDraw,  # of an image of the photo's size
+    k: SimpleNamespace,        # studio
+    cam: Camera,               # camera
+    u: float,                  # pixels for the 1280 of a full-size photo
+    rng: np.random.Generator,  # source of chance
+):
+    "The edge of the turntable and its seams"
+    dark = int(255 * k.line)
+    t = np.linspace(0, 2 * np.pi, 181)
+    def path(p):
+        at = cam.project(np.asarray(p, float) + [0, cam.distance, 0])
+        pen.line([tuple(q) for q in at], fill=dark, width=max(1, round(u / 640)))
+    path([(k.radius * np.cos(a), k.radius * np.sin(a), 0) for a in t])
+    for a in rng.uniform(0, np.pi, rng.integers(0, 4)):
+        path([(q * np.cos(a), q * np.sin(a), 0) for q in np.linspace(-k.radius, k.radius, 9)])
+
 # %% ../../nbs/studio/05_room.ipynb #f21013be
 def details(
     pic: np.ndarray,           # (H, W, 3) float32
@@ -160,13 +178,7 @@ def details(
     u = min(W / 1918, H / 1280) * 1280
     ink, white = Image.new('L', (W, H)), Image.new('L', (W, H))
     pen, dark = ImageDraw.Draw(ink), int(255 * k.line)
-    t = np.linspace(0, 2 * np.pi, 181)
-    def path(p):
-        at = cam.project(np.asarray(p, float) + [0, cam.distance, 0])
-        pen.line([tuple(q) for q in at], fill=dark, width=max(1, round(u / 640)))
-    path([(k.radius * np.cos(a), k.radius * np.sin(a), 0) for a in t])
-    for a in rng.uniform(0, np.pi, rng.integers(0, 4)):
-        path([(q * np.cos(a), q * np.sin(a), 0) for q in np.linspace(-k.radius, k.radius, 9)])
+    _floor_lines(pen, k, cam, u, rng)
     if k.frame:
         x0, x1 = W / 2 + rng.uniform(-.4, -.1) * u, W / 2 + rng.uniform(.1, .5) * u
         top = H / 2 + (k.edge - .5 - rng.uniform(.18, .3)) * u
@@ -178,6 +190,26 @@ def details(
     w, i = (np.asarray(im, np.float32)[..., None] / 255 for im in (white, ink))
     pic = pic + w * (.93 - pic)
     return pic * (1 - i * .95)
+
+# %% ../../nbs/studio/05_room.ipynb #22fc5c04
+def _ground(
+    k: SimpleNamespace,        # studio
+    size: tuple,               # (height, width), pixels
+    y: np.ndarray,             # (height, 1) float32: from 0 at the top to 1
+    rng: np.random.Generator,  # source of chance
+) -> np.ndarray:               # (height, width, 3) float
+    "The floor with its turntable and stains"
+    cam = camera(k, size)
+    n = 2 * FLOOR * TILE
+    g = (np.arange(n) + .5) / TILE - FLOOR
+    r = np.hypot(g, g[:, None])
+    cloud = gaussian_filter(rng.normal(size=(60, 60)), 2)
+    cloud = Image.fromarray((cloud / np.abs(cloud).max()).astype(np.float32))
+    cloud = np.asarray(cloud.resize((n, n), Image.Resampling.BICUBIC))
+    inside = on_floor(r < k.radius, cam, size)
+    dirt = on_floor(.5 + .5 * cloud, cam, size) - .5
+    tone = 1 + k.disc * inside + k.stains * dirt * (.4 + inside) + .06 * (y - .6)
+    return tone[..., None] * k.floor + inside[..., None] * k.warm
 
 # %% ../../nbs/studio/05_room.ipynb #66a1929c
 def backdrop(
@@ -191,16 +223,7 @@ def backdrop(
     y, x = (np.arange(H, dtype=np.float32)[:, None] - H / 2) / u + .5, (np.arange(W, dtype=np.float32) - W / 2) / u
     edge = k.edge + k.bulge * (x - k.rise)**2 / .56 + k.lean * x
     floor = np.clip((y - edge) * u / 1.5 + .5, 0, 1)
-    n = 2 * FLOOR * TILE
-    g = (np.arange(n) + .5) / TILE - FLOOR
-    r = np.hypot(g, g[:, None])
-    cloud = gaussian_filter(rng.normal(size=(60, 60)), 2)
-    cloud = Image.fromarray((cloud / np.abs(cloud).max()).astype(np.float32))
-    cloud = np.asarray(cloud.resize((n, n), Image.Resampling.BICUBIC))
-    inside = on_floor(r < k.radius, cam, size)
-    dirt = on_floor(.5 + .5 * cloud, cam, size) - .5
-    tone = 1 + k.disc * inside + k.stains * dirt * (.4 + inside) + .06 * (y - .6)
-    ground = tone[..., None] * k.floor + inside[..., None] * k.warm
+    ground = _ground(k, size, y, rng)
     wall = (1 - .08 * np.clip(.25 - y, 0, 1) - .1 * np.clip(y - .25, 0, 1))[..., None] * k.wall
     letters = sign(k, size)[..., None]
     wall = wall + letters * (k.ink - wall)

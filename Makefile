@@ -60,7 +60,7 @@ newest lowest:
 	@MPLBACKEND=agg .venv-$@/bin/python -m pytest -q $(QUICK)
 
 soak: $(VENV)/development
-	@SOAK=1 MPLBACKEND=agg $(BIN)/python -m pytest tests/test_submission.py tests/test_prediction.py
+	@SOAK=1 MPLBACKEND=agg $(BIN)/python -m pytest tests/test_submission.py tests/test_prediction.py tests/test_fleet.py
 
 reliability: $(VENV)/development
 	@RELIABILITY=5 MPLBACKEND=agg $(BIN)/python -m pytest tests/test_masks.py tests/test_files.py tests/test_faults.py tests/test_checkpoints.py \
@@ -104,8 +104,8 @@ $(VENV)/run-time: $(SETUP)
 
 # pydensecrf2 comes as C++ source; only the CRF needs it.
 $(VENV)/development: $(VENV)/run-time
-	@echo "Adding PyTorch and the development packages: 3.4 GB to download on Linux (torch and its CUDA libraries), 6.8 GB on disk."
-	@$(PIP) install --quiet -c constraints.txt -e '.[train,explore,tensorboard,heic,export,hub,labels,test]'
+	@echo "Adding PyTorch and the development packages: 3.5 GB to download on Linux (torch and its CUDA libraries), 7.2 GB on disk."
+	@$(PIP) install --quiet -c constraints.txt -e '.[train,explore,tensorboard,heic,export,hub,labels,ray,test]'
 	@$(PIP) install --quiet -c constraints.txt -e '.[dev]' >$(VENV)/crf.log 2>&1 || \
 	  echo "pydensecrf2 did not compile (it needs a C++ compiler; see $(VENV)/crf.log): going on without the CRF."
 	@touch $@

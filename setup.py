@@ -10,7 +10,7 @@ cfg = ini['DEFAULT']
 pythons = ['3.11', '3.12', '3.13']
 stages = {'3': '3 - Alpha', '4': '4 - Beta', '5': '5 - Production/Stable'}
 
-extras = {name: cfg[f'{name}_requirements'].split() for name in ('torch', 'train', 'crf', 'explore', 'tensorboard', 'heic', 'export', 'hub', 'labels', 'test')}
+extras = {name: cfg[f'{name}_requirements'].split() for name in ('torch', 'train', 'crf', 'explore', 'tensorboard', 'heic', 'export', 'hub', 'labels', 'ray', 'test')}
 extras['dev'] = sum(extras.values(), [])
 extras['kaggle'] = cfg['kaggle_requirements'].split()
 

@@ -11,9 +11,10 @@ __all__ = ['BAR', 'threshold', 'scale', 'positive', 'rate', 'weight', 'count', '
            'jobs_for', 'pipes', 'predict_files', 'predict', 'train_parser', 'check_training', 'program', 'use_it',
            'train_function', 'rates_of', 'find_rate', 'processes', 'check_settings', 'announce', 'train',
            'score_parser', 'chosen_cars', 'chosen_pairs', 'refuse_trained', 'refuse_faulty', 'held_out', 'score_model',
-           'score_file', 'score_folds', 'doubtful', 'check_results', 'score', 'doctor_parser', 'tell', 'doctor',
-           'download_parser', 'download', 'submit_parser', 'made_with', 'submit', 'export_parser',
-           'export_pytorch_unet', 'export', 'demo_parser', 'unseen_seeds', 'save_pictures', 'demo_studio', 'demo']
+           'score_file', 'score_folds', 'doubtful', 'check_results', 'is_fleet', 'has_masks', 'check_fleet', 'score',
+           'doctor_parser', 'tell', 'doctor', 'download_parser', 'download', 'submit_parser', 'made_with', 'submit',
+           'export_parser', 'export_pytorch_unet', 'export', 'demo_parser', 'unseen_seeds', 'save_pictures',
+           'demo_studio', 'demo']
 
 # %% ../nbs/19_cli.ipynb #30d15417
 import argparse, functools, glob, itertools, os, re, shlex, shutil, sys, tempfile, time, warnings
@@ -801,10 +802,11 @@ def score_parser() -> argparse.ArgumentParser:
   %(prog)s MODEL.pth data --cars data/valid_cars.txt --last 10
   %(prog)s MODEL.pth data --tta --crf --html score.html   what test-time augmentation and the CRF add
   %(prog)s SUBMISSION.csv train_masks.csv                 scores a submission instead of a model
+  %(prog)s masks                                         what carvana-fleet wrote there: the masks to check first
   %(prog)s data --folds 5 --audit 20 --html audit.html    trains 5 small networks; lists the 20 labels most likely wrong""")
     add = p.add_argument
     add('model', metavar='MODEL', type=named, nargs='?',
-        help='checkpoint, searched in the working folder, then in the package; or a submission (.csv, .csv.gz)')
+        help='checkpoint, searched in the working folder, then in the package; a submission (.csv, .csv.gz); or what carvana-fleet wrote')
     add('data', metavar='DATA', type=named, help="folder with photos and masks in Kaggle's layout; for a submission also a folder or a CSV file of masks")
     which = p.add_mutually_exclusive_group()
     which.add_argument('--cars', metavar='FILE', type=file, help='text file of cars, one a line (default: all in DATA)')
@@ -970,6 +972,31 @@ def check_results(
         taken[os.path.realpath(path)] = option
     if args.models: check_folder(args.models, '--models')
 
+# %% ../nbs/19_cli.ipynb #2d67cd96
+def is_fleet(
+    folder: str,    # of the command line
+) -> bool:
+    "Has `carvana-fleet` written this folder?"
+    return '://' in folder or Path(folder, 'fleet.json').is_file()
+
+def has_masks(
+    model: str,     # of the command line
+) -> bool:
+    "Is it a submission or the folder of a fleet, and no model?"
+    return Path(model).suffix in ('.csv', '.gz') or is_fleet(model)
+
+def check_fleet(
+    parser: argparse.ArgumentParser,    # reports what is wrong
+    args: argparse.Namespace,           # of `score_parser`; `data` is the folder of a fleet
+):
+    "Print which masks of a fleet to check first"
+    if args.html or args.cars or args.first or args.last: parser.error('without true masks there is no score: give the folder of the fleet and DATA')
+    check_results(args)
+    from carvana_unet.scoring import fleet_lines, fleet_report, save_json
+    report = fleet_report(args.data)
+    print(fleet_lines(report))
+    if args.json: save_json(report, args.json)
+
 # %% ../nbs/19_cli.ipynb #fb87ca5f
 @command
 def score(
@@ -978,15 +1005,16 @@ def score(
     "Print the score of a model, a submission or a recipe on cars that were not trained on (`carvana-score`)"
     parser = score_parser()
     args = parser.parse_intermixed_args(argv)
+    if not (args.model or args.folds) and is_fleet(args.data): return check_fleet(parser, args)
     if bool(args.model) == bool(args.folds): parser.error('give a MODEL and DATA, or --folds and DATA')
     if (args.audit or args.models) and not args.folds: parser.error('--audit and --models need --folds')
     if args.folds and (args.cars or args.unseen or args.first or args.last):
         parser.error('--folds leaves out all cars in turn; --cars, --unseen, --first and --last are for a MODEL')
-    if (args.folds or Path(args.model).suffix in ('.csv', '.gz')) and (args.tta or args.crf or args.unseen):
+    if (args.folds or has_masks(args.model)) and (args.tta or args.crf or args.unseen):
         parser.error('--tta, --crf and --unseen are for a MODEL')
     if args.html and find_spec('matplotlib') is None: stop('matplotlib is not installed, and --html needs it; pip install matplotlib', 2)
     check_results(args)
-    kind = score_folds if args.folds else score_file if Path(args.model).suffix in ('.csv', '.gz') else score_model
+    kind = score_folds if args.folds else score_file if has_masks(args.model) else score_model
     failed: list[str] = []
     scored, trained, items, mask_of = kind(args, failed)
     from carvana_unet.photos import write_text

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['CRF_SETTINGS', 'CRF_SETTINGS_HELP', 'STATIC', 'VIEWS', 'PAGE', 'eight_bits', 'packed', 'counts', 'Shot',
-           'ExplorerError', 'shots', 'requested_crf', 'Passes', 'coloured', 'Network', 'Stages', 'Latest', 'controls',
-           'Drawn', 'MaskExplorer', 'thumbnail', 'unused', 'plain', 'RateExplorer', 'show_squares']
+           'ExplorerError', 'fleet_shots', 'shots', 'requested_crf', 'Passes', 'coloured', 'Network', 'Stages',
+           'Latest', 'controls', 'Drawn', 'MaskExplorer', 'thumbnail', 'unused', 'plain', 'RateExplorer',
+           'show_squares']
 
 # %% ../nbs/14_explorer.ipynb #46d131de
 import base64, collections, functools, io, json, threading, time, weakref
@@ -72,6 +73,18 @@ class Shot(NamedTuple):
 class ExplorerError(ValueError):
     "Photos or settings that cannot be explored; the message says what to do"
 
+# %% ../nbs/14_explorer.ipynb #eadb3bd4
+def fleet_shots(
+    folder: Path,   # what `carvana-fleet` wrote
+    n: int = 100,   # how many
+) -> list[Shot]:    # the lowest confidence first
+    "The photos of a fleet that a person should check, with their masks; raises `ExplorerError` if the photos are not on this machine"
+    from carvana_unet.scoring import open_fleet, worst_first
+    settings = open_fleet(folder)[1]
+    place, images = Path(settings['photos']), folder/f"{settings['style']}s"
+    if not place.is_dir(): raise ExplorerError(f'{folder}: its photos are in {place}, which is no folder here; fleet.training_folder copies the first ones')
+    return [Shot(place/r['name'], images/f"{r['name']}.png") for r in worst_first(folder, n)]
+
 # %% ../nbs/14_explorer.ipynb #84205890
 def shots(
     photos: str | Path | list,  # folder, file, list of files, or list of `Pair`
@@ -80,10 +93,11 @@ def shots(
     given = 'the list'
     if isinstance(photos, (str, Path)):
         given = folder = Path(photos)
-        if (folder/'train').is_dir() and (folder/'train_masks').is_dir(): photos = pairs(folder)
+        if (folder/'fleet.json').is_file(): photos = fleet_shots(folder)
+        elif (folder/'train').is_dir() and (folder/'train_masks').is_dir(): photos = pairs(folder)
         elif folder.is_dir(): photos = list_photos(folder)
         else: photos = [folder]
-    found = [Shot(*p) if isinstance(p, Pair) else Shot(Path(p), None) for p in photos]
+    found = [Shot(*p) if isinstance(p, (Pair, Shot)) else Shot(Path(p), None) for p in photos]
     if not found: raise ExplorerError(f'{given}: no photos to explore; give another folder or list')
     for shot in found:
         if not shot.photo.is_file(): raise ExplorerError(f'{shot.photo}: there is no such photo; check the name')

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['RECIPE', 'ScoringError', 'score_mask', 'standard_error', 'summary', 'difference', 'not_scored', 'sizes_differ',
-           'score_variants', 'Cases', 'with_crf', 'true_masks', 'score_submission', 'folds_of', 'out_of_fold',
-           'suspect_region', 'cross_validate', 'audit', 'error_map', 'close_up', 'make_report', 'warning', 'table',
-           'save_json', 'polar_plot', 'histogram', 'page', 'pictures_of']
+           'score_variants', 'Cases', 'with_crf', 'file_system', 'is_fleet', 'open_table', 'open_fleet', 'worst_first',
+           'fleet_masks', 'fleet_report', 'fleet_line', 'fleet_lines', 'true_masks', 'score_submission', 'folds_of',
+           'out_of_fold', 'suspect_region', 'cross_validate', 'audit', 'error_map', 'close_up', 'make_report',
+           'warning', 'table', 'save_json', 'polar_plot', 'histogram', 'page', 'pictures_of']
 
 # %% ../nbs/13_scoring.ipynb #5c1e96f9
 import base64, html, io, json, math, random, tempfile, warnings
@@ -145,6 +146,87 @@ def with_crf(
         fit = fit_crf(Cases(predictor, items, folder), threshold=predictor.threshold, **search)
     return replace(predictor.checkpoint, scale=predictor.scale, threshold=predictor.threshold, crf=asdict(fit.crf) if fit.pays else {}), fit
 
+# %% ../nbs/13_scoring.ipynb #7d394b63
+def file_system(
+    address: str | Path,    # local path, or any fsspec address
+) -> tuple[Any, str]:       # fsspec's file system; path in it
+    "Where a file or folder is; raises `ScoringError` if the address is none, or its package is not installed"
+    from fsspec.core import url_to_fs
+    try: return url_to_fs(str(address))
+    except (ImportError, ValueError) as e: raise ScoringError(f'{address}: cannot be opened ({e}); check the address') from None
+
+def is_fleet(
+    folder: str | Path,     # any fsspec address
+) -> bool:
+    "Has `carvana-fleet` written this folder?"
+    if '://' not in str(folder): return Path(folder, 'fleet.json').is_file()
+    fs, root = file_system(folder)
+    return fs.exists(f'{root}/fleet.json')
+
+def open_table(
+    path: str | Path,   # Parquet file or a folder of them, any fsspec address
+) -> tuple[Any, Any, str]:  # pyarrow's dataset; fsspec's file system; path in it
+    "A Parquet table, without reading its rows; raises `ScoringError` if there is none"
+    try: import pyarrow.dataset as pds
+    except ModuleNotFoundError: raise ScoringError(f"{path}: is Parquet, and pyarrow is not installed; pip install 'carvana-unet[ray]'") from None
+    fs, root = file_system(path)
+    try: return pds.dataset(root, filesystem=fs, format='parquet'), fs, root
+    except (OSError, ValueError) as e: raise ScoringError(f'{path}: is not a Parquet table ({" ".join(str(e).split())[:200]}); check the name') from None
+
+def open_fleet(
+    out: str | Path,    # folder that `carvana-fleet` wrote, any fsspec address
+) -> tuple[Any, dict]:  # pyarrow's dataset; what stands in `fleet.json`
+    "The table of a fleet, and how it was made"
+    table, fs, root = open_table(f'{out}/table')
+    return table, json.loads(fs.cat_file(f'{root.rpartition("/")[0]}/fleet.json'))
+
+# %% ../nbs/13_scoring.ipynb #ea79d955
+def worst_first(
+    out: str | Path,        # folder that `carvana-fleet` wrote, any fsspec address
+    n: int | None = None,   # how many; None: all
+) -> list[dict]:            # name, height, width, area (pixels of the car), confidence
+    "The photos of a fleet that a person should check, the lowest confidence first; raises `ScoringError` if there is no table"
+    import pyarrow.dataset as pds
+    table = open_fleet(out)[0].to_table(columns=['name', 'height', 'width', 'area', 'confidence'], filter=pds.field('error').is_null())
+    return table.sort_by([('confidence', 'ascending'), ('name', 'ascending')])[:n].to_pylist()
+
+def fleet_masks(
+    out: str | Path,        # folder that `carvana-fleet` wrote, any fsspec address
+) -> Iterator[tuple[str, str | None]]:  # name; run lengths, None if the photo failed
+    "The rows of a fleet as `read_rows` gives those of a submission, in constant memory"
+    for batch in open_fleet(out)[0].to_batches(columns=['name', 'rle']): yield from zip(batch['name'].to_pylist(), batch['rle'].to_pylist())
+
+# %% ../nbs/13_scoring.ipynb #1508f6dc
+def fleet_report(
+    out: str | Path,    # folder that `carvana-fleet` wrote, any fsspec address
+    share: float = .01, # of the photos, those with the lowest confidence
+) -> dict:              # photos, failed, low: how many; check: rows of `worst_first`; errors: up to 20 lines
+    "What a person should do about a fleet; raises `ScoringError` if there is no table"
+    import pyarrow.dataset as pds
+    table, settings = open_fleet(out)
+    rows, error, limit = table.count_rows(), pds.field('error'), settings['low_confidence']
+    errors = table.head(20, columns=['error'], filter=error.is_valid())['error'].to_pylist()
+    return dict(photos=rows, failed=table.count_rows(filter=error.is_valid()), low=limit and table.count_rows(filter=pds.field('confidence') < limit),
+                check=worst_first(out, math.ceil(share * rows)), errors=errors)
+
+def fleet_line(
+    report: dict,       # of `fleet_report`
+) -> str:
+    "What became of a fleet, on one line"
+    low = '' if report['low'] is None else f", {report['low']:,} with low confidence"
+    return f"{report['photos']:,} photos, {report['failed']:,} failed{low}"
+
+def fleet_lines(
+    report: dict,       # of `fleet_report`
+    most: int = 20,     # of the photos to check
+) -> str:               # several lines
+    "The report of a fleet for a terminal"
+    check = report['check']
+    lines = [fleet_line(report), *(f'failed: {line}' for line in report['errors'])]
+    lines.append(f'the {len(check):,} with the lowest confidence, to be checked first:')
+    lines += [f"{r['confidence']:.3f}  {r['name']}, {r['area'] / (r['height'] * r['width']):.1%} car" for r in check[:most]]
+    return '\n'.join(lines + [f'... and {len(check) - most:,} more (--json writes all)'] * (len(check) > most))
+
 # %% ../nbs/13_scoring.ipynb #226f3af8
 def true_masks(
     source: str | Path,                     # Kaggle's folder, a folder of masks, or a CSV file of run lengths
@@ -161,14 +243,14 @@ def true_masks(
 
 # %% ../nbs/13_scoring.ipynb #57435b20
 def score_submission(
-    submission: str | Path,         # CSV file
+    submission: str | Path,         # CSV file, or folder of a fleet
     truth: dict[str, Callable],     # of `true_masks`
     progress: bool = False,         # show a bar
     failed: list | None = None,     # as for `score_variants`
 ) -> tuple[list[dict], dict]:       # rows, sorted by name; run lengths by name
     "Score the rows of a submission whose truth is known; raises `ScoringError` if one is missing, doubled or damaged"
     found = {}
-    for name, rle in read_rows(submission):
+    for name, rle in fleet_masks(submission) if is_fleet(submission) else read_rows(submission):
         name = Path(name).stem.lower()
         if name in found: raise ScoringError(f'{submission}: has {name} twice; keep one of the rows')
         if name in truth: found[name] = rle
@@ -177,6 +259,7 @@ def score_submission(
     rows = []
     for name in tqdm(sorted(found), unit='photo', disable=not progress):
         try:
+            if found[name] is None: raise ScoringError(f'{submission}: {name} could not be predicted; its row says why')
             true = truth[name]()
             rows.append(score_mask(name, decode(found[name], true.shape), true))
         except RLEError as e: raise ScoringError(f'{submission}: {name}: {e}') from None

@@ -57,9 +57,9 @@ def outside(pairs: list, folder: Path) -> list:
 
 def run(data: Path, change: dict, photos: int, epochs: int, check: int) -> tuple[dict, object]:
     "Train one variant: what is known of it, and its checkpoint"
-    from carvana_unet import training
+    from carvana_unet import long_runs
     from carvana_unet.prediction import Predictor, evaluate
-    part, average = training.split_for_training, training.WeightAverage
+    part, average = long_runs.split_for_training, long_runs.WeightAverage
 
     def fewer(folders, valid, *args):
         train, choosing = part(folders, valid, check)
@@ -67,21 +67,21 @@ def run(data: Path, change: dict, photos: int, epochs: int, check: int) -> tuple
 
     change = dict(change)
     epochs, lr, seed = epochs * change.pop('epochs', 1), change.pop('lr', 2e-3), change.pop('seed', 1)
-    training.split_for_training, training.WeightAverage = fewer, partial(average, change.pop('decay', .998))
+    long_runs.split_for_training, long_runs.WeightAverage = fewer, partial(average, change.pop('decay', .998))
     try:
         with tempfile.TemporaryDirectory() as folder:
             start = time.time()
-            ck = training.train([data], Path(folder)/'model.pth', epochs, lr, seed=seed, **{**BASE, **change})
+            ck = long_runs.train([data], Path(folder)/'model.pth', epochs, lr, seed=seed, **{**BASE, **change})
             minutes = round((time.time() - start) / 60, 2)
             elsewhere = evaluate(Predictor(ck), outside(part([data], None, check)[1], Path(folder)))
             return dict(dice=ck.score['dice'], outside=fmean(r['dice'] for r in elsewhere), minutes=minutes), ck
-    finally: training.split_for_training, training.WeightAverage = part, average
+    finally: long_runs.split_for_training, long_runs.WeightAverage = part, average
 
 
 def predicting(ck, data: Path, check: int) -> dict:
     "Mean dice of one model, predicting in several ways"
     from carvana_unet.prediction import Predictor, evaluate
-    from carvana_unet.training import split_for_training
+    from carvana_unet.long_runs import split_for_training
     _, choosing = split_for_training([data], None, check)
     ways = {'whole photos': {}, 'squares': dict(squares=True), 'flipped as well': dict(tta=True)}
     return {name: fmean(r['dice'] for r in evaluate(Predictor(ck, **way), choosing)) for name, way in ways.items()}

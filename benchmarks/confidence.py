@@ -46,10 +46,12 @@ def composites(photos, backgrounds, n, seed):
     from carvana_unet.batches import cut_car, degraded, scenes_for
     random.seed(seed); torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
+    stacked = [torch.from_numpy(x).permute(2, 0, 1) for x in photos]
+    others = [(x[:3], x[3]) for x in stacked]
     for i in range(n):
-        scenes = scenes_for(backgrounds[0].parent, random.choice((480, 960)), photos)
+        scenes = scenes_for(backgrounds[0].parent, random.choice((480, 960)), others)
         scenes.backgrounds = backgrounds
-        scene = scenes.composite(cut_car(torch.from_numpy(random.choice(photos)).permute(2, 0, 1)))
+        scene = scenes.composite(cut_car(random.choice(stacked)))
         rgb = degraded(scene[:3].contiguous()) if i % 2 else scene[:3]
         photo, mask = rgb.permute(1, 2, 0).numpy().copy(), scene[3].numpy() > 127
         yield spoilt(photo, mask, KINDS[i // 3 % 6], rng) if i % 3 == 0 else (photo, mask)

@@ -33,11 +33,11 @@ def photos_of(data: Path, n: int) -> tuple[list, list]:
 
 def ours(data: Path, args) -> tuple[object, float, float]:
     "Our learner for whole epochs: checkpoint, photos learnt from, seconds"
-    from carvana_unet.training import prepare
-    from carvana_unet import training
+    from carvana_unet.long_runs import prepare
+    from carvana_unet import long_runs
     train, _ = photos_of(data, args.photos)
-    split = training.split_for_training
-    training.split_for_training = lambda *a, **k: (train, split(*a, **k)[1][:2])
+    split = long_runs.split_for_training
+    long_runs.split_for_training = lambda *a, **k: (train, split(*a, **k)[1][:2])
     start = time.perf_counter()
     learn, ck = prepare([data], batch_size=8, arch='unet', width=args.width, depth=4, crop=0, seed=1)
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(args.epochs, 3e-3)

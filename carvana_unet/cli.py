@@ -699,8 +699,8 @@ def use_it(
 
 # %% ../nbs/19_cli.ipynb #7fe62cfb
 def train_function() -> Callable:
-    "`training.train`, or one line that says what it needs"
-    try: from carvana_unet.training import train
+    "`long_runs.train`, or one line that says what it needs"
+    try: from carvana_unet.long_runs import train
     except ModuleNotFoundError as e:
         stop(f"{str(e.name).partition('.')[0]} is not installed, and training needs it; pip install 'carvana-unet[train]'")
     return train
@@ -717,7 +717,8 @@ def find_rate(
 ) -> float: # highest learning rate of one cycle
     "A good learning rate, and its plot beside the output"
     train_function()
-    from carvana_unet.training import find_lr, prepare
+    from carvana_unet.long_runs import prepare
+    from carvana_unet.training import find_lr
     unused = 'output', 'epochs', 'lr', 'resume', 'tensorboard'
     learn, _ = prepare(**{k: v for k, v in args.items() if k not in unused})
     return find_lr(learn, rates_of(args['output']))
@@ -758,7 +759,7 @@ def announce(
 ) -> str: # two lines
     "Which device, how many photos and which validation cars a training uses"
     import torch
-    from carvana_unet.training import split_for_training
+    from carvana_unet.long_runs import split_for_training
     train, choosing = split_for_training(folders, valid)[:2]
     gpu = torch.cuda.is_available() and device != 'cpu'
     cars = sorted({p.car for p in choosing})

@@ -286,15 +286,15 @@ def out_of_fold(
     folder: str | Path,             # data in Kaggle's layout
     k: int = 5,                     # folds
     keep: str | Path | None = None, # folder for the folds' checkpoints; None: a temporary one
-    train: Callable | None = None,  # None: `training.train`
+    train: Callable | None = None,  # None: `long_runs.train`
     device: str | None = None,      # None: a GPU if there is one
     seed: int = 0,                  # of the folds and of each training
     **recipe,                       # for `train`, where it differs from `RECIPE`
 ) -> Iterator[tuple[int, Pair, np.ndarray]]: # fold, photo, mask by a network that does not know its car
     "Train a network for each fold and predict the cars that were left out"
     if train is None:
-        from carvana_unet import training
-        train = training.train
+        from carvana_unet import long_runs  # a later notebook
+        train = long_runs.train
     items = pairs(folder)
     with tempfile.TemporaryDirectory() as temporary:
         keep = Path(keep or temporary)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
-from carvana_unet.batches import decode
+from carvana_unet.batches import decode_classes, decode_mask
 from carvana_unet.carvana import Pair, pairs
 from carvana_unet.doctor import FAULTS, check, examine, fix
 from carvana_unet.photos import PhotoError, read_classes, read_mask, read_photo, write_classes, write_mask
@@ -216,7 +216,7 @@ def test_each_is_read_as_it_was_meant(stored, name):
     mask = read_mask(pair.mask)
     assert differs(mask, true) <= case['wrong']
     assert {f.kind for f in stored['findings'] if f.file == pair.mask} - {'share'} == case['kinds']
-    assert (decode(pair, 1)[..., 3] == mask * 255).all()
+    assert (decode_mask(pair.mask, 1) == mask * 255).all()
     assert (read_mask(stored['good'][pair.name].mask) == mask).all()
 
 
@@ -233,7 +233,7 @@ def test_what_is_unclear_is_refused_by_all(stored, name):
     pair = stored['pairs'][name]
     faults = [f for f in stored['findings'] if f.file == pair.mask and f.fault and f.kind != 'format']
     assert [f.kind for f in faults] == [TABLE[name]['kinds'].copy().pop()]
-    for read in (lambda: read_mask(pair.mask), lambda: decode(pair, .5)):
+    for read in (lambda: read_mask(pair.mask), lambda: decode_mask(pair.mask, .5)):
         with pytest.raises(PhotoError) as e: read()
         assert str(e.value) == str(faults[0])
         assert '\n' not in str(e.value) and len(str(e.value)) < len(str(pair.mask)) + 220
@@ -250,7 +250,7 @@ def test_class_numbers_have_no_ignored_ones(stored, name):
     pair, true = stored['pairs'][name], stored['truth'][name]
     labels = read_classes(pair.mask)
     assert ((labels > 0) == true).all() and len(np.unique(labels)) == 2
-    assert (decode(pair, 1, n_classes=9)[..., 3] == labels).all()
+    assert (decode_classes(pair.mask, 1, 9) == labels).all()
 
 
 def test_a_number_beyond_the_palette_is_damage(tmp_path):

@@ -10,7 +10,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from readme import INDEX, PICTURE, ROOT, computed, readme
 
-TRAINING = 'batches', 'training', 'explorer', 'export', 'checkpoints', 'unet', 'losses'  # the modules that may need more than the run-time packages
+TRAINING = 'batches', 'training', 'long_runs', 'explorer', 'export', 'checkpoints', 'unet', 'losses'  # the modules that may need more than the run-time packages
 HEAVY = 'torch', 'numpy', 'PIL', 'scipy', 'fastai', 'matplotlib', 'IPython'
 PREDICT = '''
 import sys, carvana_unet

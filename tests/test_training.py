@@ -19,9 +19,9 @@ OPTIONS_OF_PREPARE = {k: v for k, v in OPTIONS.items() if k != 'epochs'}
 SCRIPT = '''
 import sys
 from functools import partialmethod
-from carvana_unet import training
-training.KeepState.__init__ = partialmethod(training.KeepState.__init__, every=0)
-training.train(['studio'], sys.argv[1], resume='--resume' in sys.argv, accumulate=2 if 'groups' in sys.argv[1] else 1, **{options})
+from carvana_unet import long_runs
+long_runs.KeepState.__init__ = partialmethod(long_runs.KeepState.__init__, every=0)
+long_runs.train(['studio'], sys.argv[1], resume='--resume' in sys.argv, accumulate=2 if 'groups' in sys.argv[1] else 1, **{options})
 '''
 
 
@@ -61,9 +61,8 @@ def place(state: Path) -> list:
     except (OSError, RuntimeError): return [-1, 0]
 
 
-@pytest.mark.reliability('work killed at each file operation and at random moments')
 @pytest.mark.parametrize('whole', ['whole', 'groups'])
-def test_killed_at_random_moments(folder, whole, tried):
+def test_killed_at_random_moments(folder, whole):
     "Killed without warning in each of its epochs, and the same weights and curve as without; `groups`: two batches make a step"
     draw, name = random.Random(1), f'killed_{whole}'
     for moment in ([epoch, draw.randrange(1, 8)] for epoch in range(OPTIONS['epochs'])):
@@ -77,15 +76,14 @@ def test_killed_at_random_moments(folder, whole, tried):
     assert process.wait(300) == 0, process.stderr.read()
     same_model(folder/f'{whole}.pth', folder/f'{name}.pth')
     assert not (folder/f'{name}.state').exists()
-    tried(OPTIONS['epochs'])
 
 
 # every moment at which a training replaces or deletes a file: killed just before it, then just after it, and so on until it comes to its end
 MOMENTS = '''
 import os, signal, sys
 from pathlib import Path
-from carvana_unet import training
-from carvana_unet.training import Figure
+from carvana_unet import long_runs
+from carvana_unet.long_runs import Figure
 options = {options}
 
 def run(output, moment, resume):
@@ -102,7 +100,7 @@ def run(output, moment, resume):
             maybe_die()
         return between
     os.replace, Path.unlink, Figure.savefig = deadly(os.replace), deadly(Path.unlink), deadly(Figure.savefig)
-    training.train(['studio'], output, resume=resume, **options)
+    long_runs.train(['studio'], output, resume=resume, **options)
     os._exit(0)
 
 moment, killed = 0, -signal.SIGKILL
@@ -115,8 +113,7 @@ while killed:
 '''
 
 
-@pytest.mark.reliability('work killed at each file operation and at random moments')
-def test_killed_at_every_file(folder, tried):
+def test_killed_at_every_file(folder):
     "Killed before and after each file is put in place or deleted: `--resume` comes to the same end, and once more changes nothing; two batches make a step, and one is left over"
     (folder/'moments.py').write_text(MOMENTS.replace('{options}', repr({**OPTIONS, 'epochs': 2, 'accumulate': 2})))
     env = {**os.environ, 'XDG_CACHE_HOME': str(folder), 'OMP_NUM_THREADS': '1'}
@@ -126,7 +123,6 @@ def test_killed_at_every_file(folder, tried):
     for moment in range(len(lines)):
         same_model(folder/f'moment_{len(lines) - 1}.pth', folder/f'moment_{moment}.pth')  # the last one was never killed
         assert not (folder/f'moment_{moment}.state').exists()
-    tried(len(lines) - 1)
 
 
 def test_interrupted(folder):
@@ -147,7 +143,7 @@ def test_interrupted(folder):
 LOSSES = '''
 import sys
 from fastai.basics import Callback
-from carvana_unet import training
+from carvana_unet import long_runs, training
 
 class Losses(Callback):
     "Loss of every training batch, as `rank number loss`"
@@ -157,14 +153,14 @@ class Losses(Callback):
             dl = self.dls.train
             with open(f'{sys.argv[1]}.{dl.rank}', 'a') as f: print(self.iter * dl.world + dl.rank, float(self.loss), file=f)
 
-old = training.prepare
+old = long_runs.prepare
 def prepare(*args, **kwargs):
     learn, ck = old(*args, **kwargs)
     learn.add_cb(Losses())
     return learn, ck
-training.prepare = prepare
-training.Bf16 = Callback  # float32: what is left is the order of additions
-training.train(['studio'], f'{sys.argv[1]}.pth', accumulate=int(sys.argv[2]), **{options})
+long_runs.prepare = prepare
+training.precision = lambda device: []  # float32: what is left is the order of additions
+long_runs.train(['studio'], f'{sys.argv[1]}.pth', accumulate=int(sys.argv[2]), **{options})
 '''
 
 
@@ -192,7 +188,7 @@ def test_two_processes_train_as_one(folder):
 
 def test_out_of_memory_halves_the_batch(folder, tmp_path, monkeypatch, capsys):
     "Batches are halved until they fit, and their gradients added up to the same step"
-    from carvana_unet import training
+    from carvana_unet import long_runs
     from carvana_unet.unet import UNet
     monkeypatch.setenv('XDG_CACHE_HOME', str(folder))
     forward, sizes = UNet.forward, []
@@ -204,52 +200,56 @@ def test_out_of_memory_halves_the_batch(folder, tmp_path, monkeypatch, capsys):
         return forward(self, x)
 
     monkeypatch.setattr(UNet, 'forward', little_memory)
-    training.train([folder/'studio'], tmp_path/'small.pth', **{**OPTIONS, 'epochs': 1, 'batch_size': 8})
+    long_runs.train([folder/'studio'], tmp_path/'small.pth', **{**OPTIONS, 'epochs': 1, 'batch_size': 8})
     assert 'out of memory: continuing with batches of 2, 4 to a step' in capsys.readouterr().out
     assert sizes[:3] == [8, 4, 2] and load_checkpoint(tmp_path/'small.pth').score['dice'] >= 0
 
 
 def test_out_of_memory_and_then_interrupted(folder, tmp_path, monkeypatch, capsys):
-    "The same command goes on with the batches that fit, and with what was the best so far"
-    from carvana_unet import training
+    "The same command resumes with the batches that fit, and comes to the same weights as without the interruption"
+    from carvana_unet import long_runs
     from carvana_unet.unet import UNet
     monkeypatch.setenv('XDG_CACHE_HOME', str(folder))
-    forward, steps = UNet.forward, []
+    forward, steps, interrupt = UNet.forward, [], []
 
     def less_memory_later(self, x):
         if x.is_meta: return forward(self, x)
         if self.training: steps.append(len(x))
         if self.training and len(steps) > 7 and len(x) > 2: raise torch.OutOfMemoryError('CUDA out of memory')
-        if len(steps) == 13 and self.training: os.kill(os.getpid(), signal.SIGINT)
+        if len(steps) == 13 and self.training and interrupt: os.kill(os.getpid(), signal.SIGINT)
         return forward(self, x)
 
     monkeypatch.setattr(UNet, 'forward', less_memory_later)
+    monkeypatch.setattr(long_runs.KeepState.__init__, '__defaults__', (None, 1e9))  # written when it is stopped, and after an epoch
     options = {**OPTIONS, 'epochs': 2, 'batch_size': 4}  # 8 batches an epoch
-    with pytest.raises(training.Stopped): training.train([folder/'studio'], tmp_path/'small.pth', **options)
-    ck = training.train([folder/'studio'], tmp_path/'small.pth', resume=True, **options)
-    assert capsys.readouterr().out.count('out of memory') == 1
-    assert len(ck.recipe['curve']) == 2 and ck.weights
+    long_runs.train([folder/'studio'], tmp_path/'undisturbed.pth', **options)
+    steps.clear()
+    interrupt.append(True)
+    with pytest.raises(long_runs.Stopped): long_runs.train([folder/'studio'], tmp_path/'small.pth', **options)
+    long_runs.train([folder/'studio'], tmp_path/'small.pth', resume=True, **options)
+    assert capsys.readouterr().out.count('out of memory') == 2  # once in each training
+    same_model(tmp_path/'undisturbed.pth', tmp_path/'small.pth')
 
 
 def test_nothing_is_lost_when_a_number_is_not_one(folder, tmp_path, monkeypatch):
     "The photos of the batch are named, what was learnt before is kept, and training can go on"
-    from carvana_unet import training
+    from carvana_unet import long_runs
     monkeypatch.setenv('XDG_CACHE_HOME', str(folder))
-    forward, losses = training.BCEDice.forward, []
+    forward, losses = long_runs.BCEDice.forward, []
 
     def once(self, logits, target):
         losses.append(forward(self, logits, target))
         return losses[-1] * (float('nan') if len(losses) == 4 else 1)
 
-    monkeypatch.setattr(training.BCEDice, 'forward', once)
-    monkeypatch.setattr(training.KeepState.__init__, '__defaults__', (None, 0))  # written after every step
-    with pytest.raises(training.TrainingError, match='batch 4 is not finite') as caught:
-        training.train([folder/'studio'], tmp_path/'nan.pth', **OPTIONS)
+    monkeypatch.setattr(long_runs.BCEDice, 'forward', once)
+    monkeypatch.setattr(long_runs.KeepState.__init__, '__defaults__', (None, 0))  # written after every step
+    with pytest.raises(long_runs.TrainingError, match='batch 4 is not finite') as caught:
+        long_runs.train([folder/'studio'], tmp_path/'nan.pth', **OPTIONS)
     named = {name.strip() for name in str(caught.value).partition('(')[2].partition(')')[0].split(',')}
     assert named and all((folder/'studio'/'train'/name).exists() for name in named)
     state = torch.load(tmp_path/'nan.state', weights_only=True)
     assert state['place'] == [0, 3] and all(x.isfinite().all() for x in state['model'].values())
-    assert len(training.train([folder/'studio'], tmp_path/'nan.pth', resume=True, **OPTIONS).recipe['curve']) == 3
+    assert len(long_runs.train([folder/'studio'], tmp_path/'nan.pth', resume=True, **OPTIONS).recipe['curve']) == 3
 
 
 def test_a_full_disk_leaves_what_was_there(folder):
@@ -267,9 +267,9 @@ def test_tensorboard(folder, tmp_path, monkeypatch):
     "Losses and rates of a real training are in its logs"
     pytest.importorskip('tensorboard')
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    from carvana_unet import training
+    from carvana_unet import long_runs
     monkeypatch.setenv('XDG_CACHE_HOME', str(folder))
-    training.train([folder/'studio'], tmp_path/'seen.pth', tensorboard=tmp_path/'logs', **{**OPTIONS, 'epochs': 1})
+    long_runs.train([folder/'studio'], tmp_path/'seen.pth', tensorboard=tmp_path/'logs', **{**OPTIONS, 'epochs': 1})
     logs = EventAccumulator(str(tmp_path/'logs')).Reload()
     assert {'train_loss', 'lr_0', 'dice'} <= set(logs.Tags()['scalars'])
 
@@ -283,7 +283,7 @@ def test_a_bad_folder_is_refused_before_an_hour_is_spent(tmp_path):
     "A mask of another size than its photo, found by looking at a few files"
     from PIL import Image
     from carvana_unet.carvana import CarvanaError
-    from carvana_unet.training import prepare
+    from carvana_unet.long_runs import prepare
     write_studio(tmp_path/'bad', seeds=range(10), views=(2,), size=(64, 96))
     for mask in (tmp_path/'bad'/'train_masks').iterdir(): Image.open(mask).resize((50, 50)).save(mask)
     with pytest.raises(CarvanaError, match='carvana-doctor'): prepare([tmp_path/'bad'], device='cpu')
@@ -292,7 +292,7 @@ def test_a_bad_folder_is_refused_before_an_hour_is_spent(tmp_path):
 def test_a_name_that_another_file_takes(folder, tmp_path, monkeypatch, capsys):
     "An output that is the state's, a picture's or the start's is refused before anything is read"
     from carvana_unet import cli
-    from carvana_unet.training import TrainingError, train
+    from carvana_unet.long_runs import TrainingError, train
     monkeypatch.chdir(folder)
     for name in ('x.state', 'x.STATE', 'x_curve.png', 'x_worst.png', 'scores.csv'):
         with pytest.raises(TrainingError, match='choose one such as'): train('studio', tmp_path/name, **OPTIONS)
@@ -303,33 +303,33 @@ def test_a_name_that_another_file_takes(folder, tmp_path, monkeypatch, capsys):
 
 
 def test_resume_does_not_replace_the_model_of_another_training(folder, tmp_path, monkeypatch):
-    from carvana_unet import training
+    from carvana_unet import long_runs
     monkeypatch.setenv('XDG_CACHE_HOME', str(folder))
     model = (tmp_path/'other.pth')
     model.write_bytes((folder/'whole.pth').read_bytes())
-    with pytest.raises(training.TrainingError, match='is not of this training'):
-        training.train(folder/'studio', model, resume=True, **{**OPTIONS, 'epochs': 7})
+    with pytest.raises(long_runs.TrainingError, match='is not of this training'):
+        long_runs.train(folder/'studio', model, resume=True, **{**OPTIONS, 'epochs': 7})
     assert model.read_bytes() == (folder/'whole.pth').read_bytes()
 
 
 def test_a_state_without_its_best_epoch(folder, tmp_path, monkeypatch):
     "A restart says that the best epoch so far is gone, or that the state is damaged"
-    from carvana_unet import training
+    from carvana_unet import long_runs
     monkeypatch.setenv('XDG_CACHE_HOME', str(folder))
-    after, options = training.KeepState.after_epoch, {**OPTIONS, 'epochs': 2}
+    after, options = long_runs.KeepState.after_epoch, {**OPTIONS, 'epochs': 2}
 
     def stop(self):
         after(self)
-        raise training.Stopped('stopped')
+        raise long_runs.Stopped('stopped')
 
-    with monkeypatch.context() as patch, pytest.raises(training.Stopped):
-        patch.setattr(training.KeepState, 'after_epoch', stop)
-        training.train(folder/'studio', tmp_path/'lost.pth', **options)
+    with monkeypatch.context() as patch, pytest.raises(long_runs.Stopped):
+        patch.setattr(long_runs.KeepState, 'after_epoch', stop)
+        long_runs.train(folder/'studio', tmp_path/'lost.pth', **options)
     (tmp_path/'lost.pth').unlink()
-    with pytest.raises(training.TrainingError, match='the best epoch so far'): training.train(folder/'studio', tmp_path/'lost.pth', resume=True, **options)
+    with pytest.raises(long_runs.TrainingError, match='the best epoch so far'): long_runs.train(folder/'studio', tmp_path/'lost.pth', resume=True, **options)
     for damaged in (b'', b'no state', (folder/'whole.pth').read_bytes()):
         (tmp_path/'lost.state').write_bytes(damaged)
-        with pytest.raises(training.TrainingError, match='is damaged'): training.train(folder/'studio', tmp_path/'lost.pth', resume=True, **options)
+        with pytest.raises(long_runs.TrainingError, match='is damaged'): long_runs.train(folder/'studio', tmp_path/'lost.pth', resume=True, **options)
 
 
 @pytest.mark.parametrize('change, said', [
@@ -345,7 +345,7 @@ def test_a_state_without_its_best_epoch(folder, tmp_path, monkeypatch):
     (dict(seed=10**30), 'seed'), (dict(crop=-3), 'crop'), (dict(batch_size=0), 'batch size'), (dict(accumulate=0), 'accumulate')])
 def test_settings_that_cannot_be_trained_with(folder, monkeypatch, change, said):
     "One line before training starts, with the option to change"
-    from carvana_unet.training import prepare
+    from carvana_unet.long_runs import prepare
     monkeypatch.setenv('XDG_CACHE_HOME', str(folder))
     with pytest.raises(ValueError, match=said) as caught: prepare(folder/'studio', **OPTIONS_OF_PREPARE | change)
     assert '\n' not in str(caught.value)
@@ -355,7 +355,7 @@ def test_photos_without_a_car(tmp_path, monkeypatch):
     "Empty masks are a fault, and trained on when that is asked for; two cars are enough"
     from carvana_unet.carvana import CarvanaError, pairs
     from carvana_unet.photos import read_mask, write_mask
-    from carvana_unet.training import prepare, train
+    from carvana_unet.long_runs import prepare, train
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     write_studio(tmp_path/'studio', seeds=range(2), views=(2, 7), size=(64, 96))
     for pair in pairs(tmp_path/'studio')[::2]:
@@ -364,3 +364,52 @@ def test_photos_without_a_car(tmp_path, monkeypatch):
     with pytest.raises(CarvanaError, match='empty|no car|without'): prepare(tmp_path/'studio', **OPTIONS_OF_PREPARE)
     ck = train(tmp_path/'studio', tmp_path/'empty.pth', allow_empty=True, **{**OPTIONS, 'epochs': 1})
     assert len(ck.cars) == len(ck.held_out) == 1 and 0 <= ck.score['dice'] <= 1
+
+
+def test_dropout_resumes_as_well(folder, tmp_path, monkeypatch):
+    "What a network draws at random depends on the number of the batch, not on what ran before"
+    from carvana_unet import long_runs
+    from carvana_unet.unet import UNet
+    monkeypatch.setenv('XDG_CACHE_HOME', str(folder))
+    forward, stop = UNet.forward, []
+
+    def with_dropout(self, x):
+        if stop and self.training and not x.is_meta and stop.pop() == 1: os.kill(os.getpid(), signal.SIGINT)
+        return torch.nn.functional.dropout(forward(self, x), 0.5, self.training)
+
+    monkeypatch.setattr(UNet, 'forward', with_dropout)
+    options = {**OPTIONS, 'epochs': 1}
+    long_runs.train(folder/'studio', tmp_path/'undisturbed.pth', **options)
+    stop[:] = [1, 0, 0, 0]
+    with pytest.raises(long_runs.Stopped): long_runs.train(folder/'studio', tmp_path/'dropout.pth', **options)
+    long_runs.train(folder/'studio', tmp_path/'dropout.pth', resume=True, **options)
+    same_model(tmp_path/'undisturbed.pth', tmp_path/'dropout.pth')
+
+
+def test_a_restart_takes_settings_in_any_form(folder, tmp_path, monkeypatch):
+    "`data/` is `data`, a default is as good as no option; a finished training stays finished"
+    from carvana_unet import long_runs
+    monkeypatch.setenv('XDG_CACHE_HOME', str(folder))
+    monkeypatch.chdir(folder)
+    options = {**OPTIONS, 'epochs': 1}
+    ck = long_runs.train('studio', tmp_path/'forms.pth', **options)
+    again = long_runs.train(['studio/'], tmp_path/'forms.pth', resume=True, augment=['flip', 'light'], scale=None, lr=.003, **options)
+    assert again.recipe['curve'] == ck.recipe['curve']
+
+
+def test_the_table_shows_the_epochs_before_a_restart(folder, tmp_path, monkeypatch, capsys):
+    from carvana_unet import long_runs
+    monkeypatch.setenv('XDG_CACHE_HOME', str(folder))
+    after = long_runs.KeepState.after_epoch
+
+    def stop(self):
+        after(self)
+        raise long_runs.Stopped('stopped')
+
+    with monkeypatch.context() as patch, pytest.raises(long_runs.Stopped):
+        patch.setattr(long_runs.KeepState, 'after_epoch', stop)
+        long_runs.train(folder/'studio', tmp_path/'table.pth', **OPTIONS)
+    capsys.readouterr()
+    ck = long_runs.train(folder/'studio', tmp_path/'table.pth', resume=True, **OPTIONS)
+    shown = capsys.readouterr().out
+    assert all(f"{epoch['dice']:.6f}" in shown for epoch in ck.recipe['curve'])

@@ -260,7 +260,8 @@ def carvana_learner(
     normalize(dls, net)
     loss_func = loss_func or getattr(dls.train_ds, 'loss_func', None) or (BCEDice() if n_out == 1 else CrossEntropyDice())
     if metrics is None: metrics = [FullSizeDice()] if reader(dls, 1) else []
-    speed = [ChannelsLast(), *precision(dls.device), *([KeepMemory()] if dls.device.type == 'cpu' else [])]
+    device = torch.device(dls.device or 'cpu')  # a DataBlock takes its name as well
+    speed = [ChannelsLast(), *precision(device), *([KeepMemory()] if device.type == 'cpu' else [])]
     return Learner(dls, net, loss_func, opt_func, splitter=splitter, metrics=metrics, cbs=[*speed, *L(cbs)], **kwargs)
 
 # %% ../nbs/08_training.ipynb #c0de0820

@@ -578,6 +578,8 @@ def test_live_numbers_have_room(theme, live):
         return [n.textContent, n.getBoundingClientRect().width, range.getBoundingClientRect().width, n.scrollWidth - n.clientWidth];
     })""")
     assert not [b for b in boxes if b[1] < 60 or b[2] > b[1] + 1 or b[3] > 1]
+    canvas = page.locator('.carvana-explorer canvas')
+    assert canvas.evaluate('c => c.width') == canvas.evaluate('c => Math.round(c.clientWidth * devicePixelRatio)') > 100
     if folder := os.environ.get('SCREENSHOTS'): page.screenshot(path=f'{folder}/{theme.replace(" ", "_")}.png')
 
 

@@ -509,7 +509,7 @@ class Explorer {
   }
   paint() {
     const p = this.picture;
-    if (!p) return;
+    if (!p || !this.canvas.clientWidth) return;  // hidden, as during a change of JupyterLab's theme: what is drawn stays
     const start = performance.now(), ratio = devicePixelRatio, {w, h, q} = p, k = this.level, [first, second, split] = this.views();
     const W = Math.max(1, Math.round(this.canvas.clientWidth * ratio)), H = Math.max(1, Math.round(this.canvas.clientHeight * ratio));
     if (this.canvas.width !== W || this.canvas.height !== H || !this.out) {

@@ -59,7 +59,7 @@ def stepper(batch: int, side: int, mode: str, device):
     "A training step on random squares, and its FLOP"
     import torch
     from torch.utils.flop_counter import FlopCounterMode
-    from carvana_unet.dice import BCEDice
+    from carvana_unet.losses import BCEDice
     from carvana_unet.unet import EncoderUNet
     net = EncoderUNet().to(device, memory_format=torch.channels_last).train()
     opt = torch.optim.AdamW(net.parameters(), 1e-3, fused=True)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -175,7 +176,7 @@ class Reading(Transform):
     def __getstate__(self): return self.__dict__ | dict(held={}, device=torch.device('cpu'))
 
     def pixels(self,
-        file: object,       # path, or an image
+        file: Any,          # path, or an image
     ) -> torch.Tensor:      # uint8 (3, h, w) or (h, w), a view of the mapped file
         "What the decoder makes of a file"
         if isinstance(file, np.ndarray): file = Image.fromarray(file)
@@ -238,16 +239,18 @@ def ClassesBlock(
 # %% ../nbs/07_batches.ipynb #b07a0014
 def GroupSplitter(
     group: Callable,                # item -> name of its group
-    valid: float | Iterable = 0.2,  # share of the groups that validate, or their names
+    valid: Any = 0.2,               # share of the groups that validate, a number, or their names
     seed: int = 0,                  # which groups, where `valid` is a share
 ) -> Callable:                      # items -> indices to train on, indices to validate on
     "A splitter for fastai's DataBlock; raises `CarvanaError` if one side would be empty"
     def split(items):
         of = [group(item) for item in items]
         names = sorted(set(of))
-        n = max(1, min(round(valid * len(names)), len(names) - 1)) if isinstance(valid, (int, float)) else 0
-        chosen = set(random.Random(seed).sample(names, n) if n else valid)
-        train, held = ([i for i, name in enumerate(of) if (name in chosen) == side] for side in (False, True))
+        chosen = valid
+        if isinstance(valid, (int, float)):
+            n = max(1, min(round(valid * len(names)), len(names) - 1))
+            chosen = random.Random(seed).sample(names, n)
+        train, held = ([i for i, name in enumerate(of) if (name in set(chosen)) == side] for side in (False, True))
         if not (train and held):
             raise CarvanaError(f'{len(names)} group{"s" * (len(names) != 1)} of photos: none is left to {"validate" if train else "train"} on; '
                                'add photos, or group them by another part of their names')
@@ -290,14 +293,14 @@ def hold(self: Reading,
 def reader(
     dls: DataLoaders | Datasets,    # of any DataBlock
     i: int = 0,                     # 0: of photos; 1: of masks
-) -> Reading | None:                # None: not one of ours
+) -> Any:                           # a `Reading`; None: not one of ours
     "The transform that reads photos, or masks"
     tls = getattr(dls, 'train_ds', dls).tls
     return next((t for t in tls[i].tfms.fs if isinstance(t, Reading)), None) if i < len(tls) else None
 
 def mask_file(
     ds: Datasets,   # with our blocks
-    item: object,   # a photo's file
+    item: Any,      # a photo's file
 ) -> Path:
     "The file that `get_y` names"
     for t in itertools.takewhile(lambda t: not isinstance(t, Reading), ds.tls[1].tfms.fs): item = t(item)
@@ -663,8 +666,8 @@ def _place(
 
 # %% ../nbs/07_batches.ipynb #b07a0034
 def match(
-    photos: str | Path | list,  # folder, or files
-    masks: str | Path | list,   # folder, or files in the order of the photos
+    photos: Any,    # folder, or a list of files
+    masks: Any,     # folder, or a list of files in the order of the photos
 ) -> list[Pair]:
     "Photos with the masks of their names; raises `CarvanaError` naming those without"
     if not isinstance(photos, (str, Path)): return [Pair(Path(p), Path(m)) for p, m in zip(photos, masks, strict=True)]
@@ -698,7 +701,7 @@ class CarvanaDataLoaders(DataLoaders):
         photos: str | Path | list,  # folder, or files
         masks: str | Path | list,   # folder, or files in the order of the photos
         group: Callable | None = None,  # photo's path -> what it shows; None: each photo something else
-        valid: float | Iterable = 0.2,  # share of the groups that validate, or their names
+        valid: Any = 0.2,               # share of the groups that validate, a number, or their names
         seed: int = 0,                  # which groups, order and augmentation
         **kwargs,                       # of `dataloaders`: scale, crop, bs, codes ...
     ) -> DataLoaders:

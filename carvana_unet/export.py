@@ -104,7 +104,7 @@ def preprocess(
     wanted = op.Min(op.Max(longer, least), most)
     near = op.And(5 * wanted > 4 * longer, 4 * wanted < 5 * longer)
     asked = op.Greater(scale, 0.0)
-    p = op.Where(asked, op.Cast(scale * 1073741824.0, to=7), op.Gather(rule, 0) * op.Where(near, 1, wanted))
+    p = op.Where(asked, op.Cast(op.Mul(scale, 1073741824.0), to=7), op.Gather(rule, 0) * op.Where(near, 1, wanted))
     q = 1073741824 * op.Where(op.Or(asked, near), 1, longer)
     factor = (2 * q + p) / (2 * p)
     exact = op.Abs(q - factor * p) < p / 1000000 + 1

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 import numpy as np
 import torch
 from fastcore.foundation import L
@@ -36,7 +37,7 @@ from .doctor import quick_check
 from .photos import read_photo
 from .prediction import Predictor
 from .training import SettingsError, TrainingError, WeightAverage, arch_of, carvana_learner, draw_curve, new_net
-from .unet import ArchError, EncoderUNet, UNet, build
+from .unet import ArchError, EncoderUNet, build
 
 # %% ../nbs/16_long_runs.ipynb #df61d57b
 class KeepBest(TrackerCallback):
@@ -333,7 +334,7 @@ def loaded_net(
     start: Checkpoint,              # to begin with
     n_classes: int = 1,             # logits per pixel
     subpixel: int | None = None,    # of `EncoderUNet`; None: as it is
-) -> UNet | EncoderUNet:            # or fastai's
+) -> Any:                            # the network
     "The network of a checkpoint with all of its weights that fit; raises `SettingsError` if `subpixel` is not for it"
     arch = start.arch | dict(n_classes=n_classes) | ({} if subpixel is None else dict(subpixel=subpixel))
     try: net = build(arch)
@@ -544,7 +545,7 @@ def settings_of(
 ) -> dict:                  # numbers and strings
     "The settings that decide about the weights, each in one form"
     given = {k: p.default for k, p in inspect.signature(prepare).parameters.items() if p.default is not p.empty} | kwargs | dict(epochs=epochs, lr=lr)
-    plain = {k: _plain(v) for k, v in given.items() if k != 'device'}
+    plain: dict[str, Any] = {k: _plain(v) for k, v in given.items() if k != 'device'}
     plain |= {k: os.path.normpath(plain[k]) for k in ('backgrounds', 'valid', 'load') if plain.get(k)}
     return dict(folders=', '.join(map(os.path.normpath, folders)), **plain)
 

@@ -6,6 +6,7 @@
 __all__ = ['near_boundary', 'BatchLoss', 'BCEDice', 'CrossEntropyDice']
 
 # %% ../nbs/05_losses.ipynb #05105e04
+from typing import Any
 import torch
 from torch import nn
 import torch.nn.functional as F
@@ -27,6 +28,8 @@ class BatchLoss(nn.Module):
     ):
         super().__init__()
         self.reduction = reduction
+
+    of_batch: Any   # each subclass has it: logits, target -> scalar
 
     def forward(self,
         logits: torch.Tensor,   # (N, C, H, W), any float dtype

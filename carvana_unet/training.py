@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from types import MethodType
+from typing import Any
 import numpy as np
 import torch
 from fastcore.basics import patch
@@ -277,7 +278,7 @@ def checkpoint_of(
     stats = next(([t.mean, t.std] for t in learn.dls.after_batch.fs if isinstance(t, Normalize)), [torch.zeros(3), torch.ones(3)])
     mean, std = (tuple(round(float(v), 6) for v in x.flatten()) for x in stats)
     size = round(median(max(hw) for hw in sizes(learn.dls.train_ds)) / photos.scale)
-    fields = dict(scale=photos.scale, size=size, mean=mean, std=std, classes=getattr(masks, 'vocab', ['background', 'car']), cars=cars_of(learn.dls.train_ds.items))
+    fields: dict[str, Any] = dict(scale=photos.scale, size=size, mean=mean, std=std, classes=getattr(masks, 'vocab', ['background', 'car']), cars=cars_of(learn.dls.train_ds.items))
     return Checkpoint(net.state_dict(), net.arch, **fields | more)
 
 def cars_of(

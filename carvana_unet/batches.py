@@ -503,7 +503,7 @@ def composite(self: Scenes,
 def scenes_for(
     folder: str | Path, # photos without cars
     crop: int,          # width of what it gives, pixels
-    others: list,       # decoded photos, uint8 (H, W, 4)
+    others: list,       # photos (3, H, W) with their masks (H, W), uint8 tensors
     flip: bool = True,  # left to right, every other time
 ) -> Scenes:
     "`Scenes` with the photos of a folder; raises `CarvanaError` if there are none or the crop is too small"

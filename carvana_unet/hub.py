@@ -53,7 +53,10 @@ class HubCheckpoint(Checkpoint, ModelHubMixin, library_name='carvana_unet'):
                                      force_download=force_download, local_files_only=local_files_only)
         return cls.of(load_checkpoint(path))
 
-    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+    def generate_model_card(self,
+        *args: Any,     # of `ModelHubMixin`, not used
+        **kwargs: Any,  # `repo_id`, the name on the Hub, and what `ModelHubMixin` adds
+    ) -> ModelCard:
         "The page that the Hub shows"
         data = ModelCardData(library_name='carvana_unet', pipeline_tag='image-segmentation',
                              tags=['unet', 'carvana', 'segmentation'])

@@ -10,7 +10,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from readme import INDEX, PICTURE, ROOT, computed, readme
 
-TRAINING = 'batches', 'training', 'long_runs', 'explorer', 'export', 'checkpoints', 'unet', 'losses'  # the modules that may need more than the run-time packages
+TRAINING = 'batches', 'training', 'hub', 'long_runs', 'explorer', 'export', 'checkpoints', 'unet', 'losses'  # the modules that may need more than the run-time packages
 HEAVY = 'torch', 'numpy', 'PIL', 'scipy', 'fastai', 'matplotlib', 'IPython'
 PREDICT = '''
 import sys, carvana_unet
@@ -131,7 +131,7 @@ def test_every_dynamic_field_is_filled(metadata):
 def test_the_requirements_cover_every_import(metadata):
     lines = metadata.get_all('Requires-Dist')
     base = requirements(line for line in lines if 'extra ==' not in line)
-    extra = requirements(line for line in lines if any(f'extra == "{name}"' in line for name in ('torch', 'train', 'crf', 'explore', 'export', 'ray')))
+    extra = requirements(line for line in lines if any(f'extra == "{name}"' in line for name in ('torch', 'train', 'crf', 'explore', 'export', 'hub', 'labels', 'ray')))
     for file in (ROOT/'carvana_unet').rglob('*.py'):
         tree = ast.parse(file.read_text(encoding='utf-8'))
         at_once = ast.Module([n for n in tree.body if not isinstance(n, (ast.FunctionDef, ast.ClassDef, ast.If))], [])  # If: TYPE_CHECKING
@@ -142,7 +142,7 @@ def test_the_requirements_cover_every_import(metadata):
 def test_the_constraints_pin_every_requirement():
     pinned = requirements(line for line in (ROOT/'constraints.txt').read_text().splitlines() if not line.startswith('#'))
     config = Config(ROOT, 'settings.ini')
-    for key in (f'{extra}requirements' for extra in ('', 'torch_', 'train_', 'crf_', 'explore_', 'heic_', 'export_', 'ray_', 'kaggle_', 'test_')):
+    for key in (f'{extra}requirements' for extra in ('', 'torch_', 'train_', 'crf_', 'explore_', 'heic_', 'export_', 'hub_', 'labels_', 'ray_', 'kaggle_', 'test_')):
         for name, wanted in requirements(config[key].split()).items():
             version, = pinned[name].specifier
             assert version.operator == '==' and wanted.specifier.contains(version.version), name

@@ -45,7 +45,7 @@ def test_four_explorers_opened_and_closed_leave_nothing(folder, model, made):
         for index in range(4): w.stages.frame(index, w.settings)
         w.freeze(200)
         for kind in ('rank', 'thumb', 'frame'):
-            more = dict(rank=dict(settings=w.settings), thumb=dict(index=1), frame=dict(index=2, settings=w.settings, key='k', photo=True))[kind]
+            more = dict(rank=dict(settings=w.settings, key='k'), thumb=dict(index=1), frame=dict(index=2, settings=w.settings, key='k', photo=True))[kind]
             w._receive(w, dict(kind=kind, **more), [])
         if i == 0: assert pictures(made) > 8
         w.close()

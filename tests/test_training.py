@@ -413,3 +413,20 @@ def test_the_table_shows_the_epochs_before_a_restart(folder, tmp_path, monkeypat
     ck = long_runs.train(folder/'studio', tmp_path/'table.pth', resume=True, **OPTIONS)
     shown = capsys.readouterr().out
     assert all(f"{epoch['dice']:.6f}" in shown for epoch in ck.recipe['curve'])
+
+
+def test_worker_processes_make_the_same_batches(folder, tmp_path, monkeypatch):
+    "Workers make batches ahead on machines whose GPU does not hold the photos; augmentation and order come from the seed alone"
+    from carvana_unet.batches import dataloaders
+    from carvana_unet.carvana import pairs, split_cars
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    train, valid = split_cars(pairs(folder/'studio'), 1/3)
+    alone = dataloaders(train, valid, crop=24, bs=2, device='cpu', seed=3, augment=('flip', 'light', 'hue')).train
+    ahead = alone.new(num_workers=2)
+    for name in ('seed', 'times'): setattr(ahead, name, getattr(alone, name))
+    for epoch, start in ((0, 0), (1, 0), (1, 3)):
+        for dl in (alone, ahead): dl.epoch, dl.start = epoch, start
+        one, two = list(alone), list(ahead)
+        assert len(one) == len(two) > 3
+        assert all(torch.equal(a, b) for pair in zip(one, two) for a, b in zip(*pair))
+    assert not torch.equal(one[0][0], one[1][0])

@@ -97,14 +97,14 @@ readme: $(VENV)/development
 $(VENV)/run-time: $(SETUP)
 	@$(or $(PYTHON),false) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "carvana_unet needs Python 3.11 or newer: install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
-	@echo "Setting up $(VENV): 85 MB to download on Linux, 0.4 GB on disk."
+	@echo "Setting up $(VENV): 88 MB to download on Linux, 0.4 GB on disk."
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@$(PIP) install --quiet -c constraints.txt -e .
 	@touch $@
 
 # pydensecrf2 comes as C++ source; only the CRF needs it.
 $(VENV)/development: $(VENV)/run-time
-	@echo "Adding PyTorch and the development packages: 3.5 GB to download on Linux (torch and its CUDA libraries), 7.2 GB on disk."
+	@echo "Adding PyTorch and the development packages: 3.6 GB to download on Linux (torch and its CUDA libraries), 7.6 GB on disk."
 	@$(PIP) install --quiet -c constraints.txt -e '.[train,explore,tensorboard,heic,export,hub,labels,ray,test]'
 	@$(PIP) install --quiet -c constraints.txt -e '.[dev]' >$(VENV)/crf.log 2>&1 || \
 	  echo "pydensecrf2 did not compile (it needs a C++ compiler; see $(VENV)/crf.log): going on without the CRF."

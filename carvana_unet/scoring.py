@@ -497,7 +497,8 @@ def _inside(
         Image.fromarray(figure).save(buffer, 'JPEG', quality=88)
         return f'<img src="data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
     import matplotlib.pyplot as plt
-    figure.savefig(buffer, format='svg', bbox_inches='tight')
+    with plt.rc_context({'svg.hashsalt': 'carvana_unet'}):  # the same report gives the same bytes
+        figure.savefig(buffer, format='svg', bbox_inches='tight', metadata={'Date': None})
     plt.close(figure)
     svg = buffer.getvalue().decode()
     return svg[svg.index('<svg'):]

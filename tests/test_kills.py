@@ -69,7 +69,10 @@ WORK = dict(
     predict='''def work(out): cli.predict(['-i', 'photos', '-o', str(out/'masks'), '-m', 'tiny.pth', '--cpu', '--skip-existing'])''',
     cutouts='''def work(out): cli.predict(['-i', 'photos', '-o', str(out/'cars'), '-f', 'cutout', '--spin', str(out/'car.html'), '-m', 'tiny.pth', '--cpu'])''',
     submit='''def work(out): cli.submit(['photos', '-o', str(out/'rows.csv.gz'), '-m', 'tiny.pth', '--cpu'])''',
-    score='''def work(out): cli.score(['tiny.pth', 'studio', '--cars', 'cars.txt', '--cpu', '--anyway', '--html', str(out/'score.html')])''',
+    score='''
+from carvana_unet import prediction
+prediction.time.perf_counter = lambda: 0.  # the page states the seconds a photo
+def work(out): cli.score(['tiny.pth', 'studio', '--cars', 'cars.txt', '--cpu', '--anyway', '--html', str(out/'score.html')])''',
     fix='''def work(out): shutil.rmtree(out/'fixed', ignore_errors=True); cli.doctor(['studio', '--fix', str(out/'fixed')])''',
     cache='''
 import numpy as np

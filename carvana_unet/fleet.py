@@ -398,7 +398,7 @@ def training_folder(
 # %% ../nbs/18_fleet.ipynb #b14a50c1
 def fleet_parser() -> 'argparse.ArgumentParser':
     "The command line of `carvana-fleet`"
-    from carvana_unet.cli import Parser, add_model, named
+    from carvana_unet.commands import Parser, add_model, named
     p = Parser('Write the mask of every photo of a fleet, and a Parquet table of all, on a Ray cluster or on this machine.', """examples:
   %(prog)s photos out                              all photos of a folder and its subfolders
   %(prog)s photos.txt out --resume                 those that a text file lists; completes an earlier run
@@ -420,7 +420,7 @@ def main(
     argv: list[str] | None = None, # words of the command line; None: those of this process
 ):
     "Predict a fleet of photos (`carvana-fleet`)"
-    from carvana_unet.cli import command
+    from carvana_unet.commands import command
     def fleet(argv):
         args = fleet_parser().parse_args(argv)
         from carvana_unet.scoring import fleet_line

@@ -13,7 +13,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 import numpy as np
 from PIL import Image
-from .cli import Parser, command, file, stop
+from .commands import Parser, command, file, stop
 from .photos import list_photos, open_image, read_classes, read_mask, write_text, write_whole
 
 # %% ../nbs/21_labels.ipynb #22e0b008

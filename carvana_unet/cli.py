@@ -10,8 +10,8 @@ __all__ = ['FORMATS', 'MODES', 'WRITERS', 'predict_parser', 'photos_in', 'split_
            'check_settings', 'announce', 'train', 'score_parser', 'chosen_cars', 'chosen_pairs', 'refuse_trained',
            'refuse_faulty', 'held_out', 'score_model', 'score_file', 'score_folds', 'doubtful', 'check_results',
            'is_fleet', 'has_masks', 'check_fleet', 'score', 'doctor_parser', 'tell', 'doctor', 'download_parser',
-           'download', 'submit_parser', 'made_with', 'submit', 'export_parser', 'export_pytorch_unet', 'export',
-           'demo_parser', 'unseen_seeds', 'save_pictures', 'demo_studio', 'demo']
+           'download', 'export_parser', 'export_pytorch_unet', 'export', 'demo_parser', 'unseen_seeds', 'save_pictures',
+           'demo_studio', 'demo']
 
 # %% ../nbs/19_cli.ipynb #19c0a002
 import argparse, glob, itertools, os, shlex, shutil, sys, tempfile
@@ -852,61 +852,6 @@ def download(
     from carvana_unet.doctor import download as fetch
     found = fetch(args.folder, args.test, progress=True)
     print(f'{args.folder}: {len(pairs(args.folder)):,} photos with masks; a quick check found {tell(found)} (carvana-doctor {args.folder} checks all files)')
-
-# %% ../nbs/19_cli.ipynb #749c1663
-def submit_parser() -> argparse.ArgumentParser:
-    "The command line of `carvana-submit`"
-    p = Parser('Predict a folder of test photos and write a verified submission.\n'
-               'Run the same command again to resume after an interruption.', """examples:
-  %(prog)s data/test --sample data/sample_submission.csv
-  %(prog)s data/test -o best.csv.gz              compressed
-  torchrun --standalone --nproc-per-node 2 --no-python %(prog)s data/test
-                                                       two processes, each with a GPU of its own
-  RANK=0 WORLD_SIZE=2 %(prog)s data/test         the first of two machines with a common folder""")
-    p.add_argument('folder', metavar='FOLDER', type=file, help='test photos')
-    p.add_argument('--output', '-o', metavar='FILE', type=file, default=Path('SUBMISSION.csv'),
-        help='submission, .csv or .csv.gz (default: %(default)s)')
-    p.add_argument('--sample', metavar='FILE', type=file,
-        help="Kaggle's sample submission: which photos, in which order (default: all in FOLDER, by name)")
-    add_model(p)
-    return p
-
-# %% ../nbs/19_cli.ipynb #e08bd8ed
-def made_with(
-    predictor: 'Predictor', # finds the masks
-    model: Path,       # its file
-) -> dict: # in JSON's types
-    "What masks depend on, for a submission that must not mix them"
-    import hashlib
-    names = 'threshold', 'scale', 'tta', 'squares'  # memory only decides how large a tile is, so more of it may finish what less began
-    return dict(model=hashlib.sha256(model.read_bytes()).hexdigest()[:16], **{n: getattr(predictor, n) for n in names},
-                crf=predictor.crf and vars(predictor.crf))
-
-# %% ../nbs/19_cli.ipynb #f5a6d5e7
-@command
-def submit(
-    argv: list[str] | None = None, # words of the command line; None: those of this process
-):
-    "Write a verified submission, or resume one (`carvana-submit`)"
-    args = submit_parser().parse_args(argv)
-    rank, local_rank, world_size = processes()
-    from carvana_unet import submission
-    with as_setting(): submission.check_output(args.output, args.sample)
-    check_place(args.output, '--output', 1_000_000)
-    submission.expected_names(args.folder, args.sample)
-    import torch
-    from carvana_unet.checkpoints import find_model
-    from carvana_unet.prediction import Predictor
-    gpus = 0 if args.cpu else torch.cuda.device_count()
-    predictor = Predictor(args.model, device=f'cuda:{local_rank % gpus}' if gpus else 'cpu' if args.cpu else None, **model_options(args))
-    def masks(photos):
-        for photo, found in predictor.stream(photos, workers=4 if gpus else 1):
-            yield photo, found if isinstance(found, Exception) else found.mask
-    made = submission.submit(args.folder, predictor.mask, args.output, args.sample, made_with(predictor, find_model(args.model)),
-                             rank, world_size, masks, progress=rank == 0)
-    if made: print(f"{args.output}: {made['rows']:,} rows, {made['bytes'] / 1e6:,.1f} MB, verified")
-    else: print(f'rank {rank} of {world_size}: done with its share; the last process to finish writes {args.output}. '
-                'If none is running, run the command again')
 
 # %% ../nbs/19_cli.ipynb #9f90219b
 def export_parser() -> argparse.ArgumentParser:

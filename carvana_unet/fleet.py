@@ -336,7 +336,7 @@ def predict_fleet(
     "Write the mask of every photo, and a table of them; raises `FleetError` if that cannot be done"
     from tqdm import tqdm
     from carvana_unet.checkpoints import find_model
-    from carvana_unet.cli import made_with
+    from carvana_unet.submission import made_with
     from carvana_unet.prediction import Predictor
     from carvana_unet.scoring import fleet_report
     out, (folder, names) = absolute(out), (absolute(str(photos)), None) if in_parquet(photos) else list_fleet(photos)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HEADER', 'RLEError', 'encode', 'edges', 'decode', 'SubmissionError', 'read_rows', 'expected_names', 'check_output',
            'photo_error', 'one_by_one', 'write_part', 'finished_rows', 'merge_csvs', 'verify', 'record', 'finish',
-           'already_done', 'submit']
+           'already_done', 'submit', 'submit_parser', 'made_with', 'carvana_submit']
 
 # %% ../nbs/12_submission.ipynb #2393ec0e
 import gzip, hashlib, json, math, os, shutil, warnings, zlib
@@ -13,10 +13,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 import numpy as np
 from tqdm import tqdm
 from .carvana import read_lines
+from .commands import Parser, add_model, as_setting, check_place, command, file, model_options, processes
 from .photos import image_size, list_photos
 
 # %% ../nbs/12_submission.ipynb #1dba6981
@@ -383,3 +385,59 @@ def submit(
         _write_missing(stream(todo) if stream else one_by_one(predict, todo), output, made, bar)
         rows = finished_rows(parts, made)
     return _finish_once(rows, names, folder, predict, made, output)
+
+# %% ../nbs/12_submission.ipynb #12c0a002
+_EXAMPLES = '\n'.join([
+    'examples:',
+    '  %(prog)s data/test --sample data/sample_submission.csv',
+    '  %(prog)s data/test -o best.csv.gz              compressed',
+    '  torchrun --standalone --nproc-per-node 2 --no-python %(prog)s data/test',
+    '                                                       two processes, each with a GPU of its own',
+    '  RANK=0 WORLD_SIZE=2 %(prog)s data/test         the first of two machines with a common folder'])
+
+def submit_parser() -> Parser:
+    "The command line of `carvana-submit`"
+    p = Parser('Predict a folder of test photos and write a verified submission.\n'
+               'Run the same command again to resume after an interruption.', _EXAMPLES)
+    p.add_argument('folder', metavar='FOLDER', type=file, help='test photos')
+    p.add_argument('--output', '-o', metavar='FILE', type=file, default=Path('SUBMISSION.csv'),
+        help='submission, .csv or .csv.gz (default: %(default)s)')
+    p.add_argument('--sample', metavar='FILE', type=file,
+        help="Kaggle's sample submission: which photos, in which order (default: all in FOLDER, by name)")
+    add_model(p)
+    return p
+
+# %% ../nbs/12_submission.ipynb #e08bd8ed
+def made_with(
+    predictor: Any,    # `Predictor` that finds the masks
+    model: Path,       # its file
+) -> dict: # in JSON's types
+    "What masks depend on, for a submission that must not mix them"
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()[:16]
+    settings = {name: getattr(predictor, name) for name in ('threshold', 'scale', 'tta', 'squares')}
+    return dict(model=digest, **settings, crf=predictor.crf and vars(predictor.crf))
+
+# %% ../nbs/12_submission.ipynb #f5a6d5e7
+@command
+def carvana_submit(
+    argv: list[str] | None = None, # words of the command line; None: those of this process
+):
+    "Write a verified submission, or resume one (`carvana-submit`)"
+    args, (rank, local_rank, world_size) = submit_parser().parse_args(argv), processes()
+    with as_setting(): check_output(args.output, args.sample)
+    check_place(args.output, '--output', 1_000_000)
+    expected_names(args.folder, args.sample)
+    import torch
+    from carvana_unet.checkpoints import find_model
+    from carvana_unet.prediction import Predictor
+    gpus = 0 if args.cpu else torch.cuda.device_count()
+    device = f'cuda:{local_rank % gpus}' if gpus else 'cpu' if args.cpu else None
+    predictor = Predictor(args.model, device=device, **model_options(args))
+    def masks(photos):
+        for photo, found in predictor.stream(photos, workers=4 if gpus else 1):
+            yield photo, found if isinstance(found, Exception) else found.mask
+    made = submit(args.folder, predictor.mask, args.output, args.sample, made_with(predictor, find_model(args.model)),
+                  rank, world_size, masks, progress=rank == 0)
+    if made: print(f"{args.output}: {made['rows']:,} rows, {made['bytes'] / 1e6:,.1f} MB, verified")
+    else: print(f'rank {rank} of {world_size}: its share is done; the last process to finish writes {args.output}. '
+                'If none is running, run the command again')

@@ -68,7 +68,9 @@ print(json.dumps([moment, kills, failed]))
 WORK = dict(
     predict='''def work(out): cli.predict(['-i', 'photos', '-o', str(out/'masks'), '-m', 'tiny.pth', '--cpu', '--skip-existing'])''',
     cutouts='''def work(out): cli.predict(['-i', 'photos', '-o', str(out/'cars'), '-f', 'cutout', '--spin', str(out/'car.html'), '-m', 'tiny.pth', '--cpu'])''',
-    submit='''def work(out): cli.submit(['photos', '-o', str(out/'rows.csv.gz'), '-m', 'tiny.pth', '--cpu'])''',
+    submit='''
+from carvana_unet.submission import carvana_submit
+def work(out): carvana_submit(['photos', '-o', str(out/'rows.csv.gz'), '-m', 'tiny.pth', '--cpu'])''',
     score='''
 from carvana_unet import prediction
 prediction.time.perf_counter = lambda: 0.  # the page states the seconds a photo

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from carvana_unet import cli
 from carvana_unet.studio import car_id, write_studio
 from carvana_unet.submission import HEADER
-from test_commands import call, lines, save_tiny
+from test_commands import call, function, lines, save_tiny
 
 pytestmark = pytest.mark.reliability('wrong settings')
 
@@ -129,7 +128,7 @@ def run(name, words):
     "Exit status and stderr of a command in this process"
     err, status = io.StringIO(), 0
     with redirect_stderr(err), redirect_stdout(io.StringIO()):
-        try: getattr(cli, name)(shlex.split(words))
+        try: function(name)(shlex.split(words))
         except SystemExit as e: status = e.code
     return status, err.getvalue()
 

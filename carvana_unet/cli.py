@@ -9,9 +9,8 @@ __all__ = ['FORMATS', 'MODES', 'WRITERS', 'predict_parser', 'photos_in', 'split_
            'train_parser', 'check_training', 'program', 'use_it', 'train_function', 'rates_of', 'find_rate',
            'check_settings', 'announce', 'train', 'score_parser', 'chosen_cars', 'chosen_pairs', 'refuse_trained',
            'refuse_faulty', 'held_out', 'score_model', 'score_file', 'score_folds', 'doubtful', 'check_results',
-           'is_fleet', 'has_masks', 'check_fleet', 'score', 'doctor_parser', 'tell', 'doctor', 'download_parser',
-           'download', 'export_parser', 'export_pytorch_unet', 'export', 'demo_parser', 'unseen_seeds', 'save_pictures',
-           'demo_studio', 'demo']
+           'is_fleet', 'has_masks', 'check_fleet', 'score', 'export_parser', 'export_pytorch_unet', 'export',
+           'demo_parser', 'unseen_seeds', 'save_pictures', 'demo_studio', 'demo']
 
 # %% ../nbs/19_cli.ipynb #19c0a002
 import argparse, glob, itertools, os, shlex, shutil, sys, tempfile
@@ -778,80 +777,6 @@ def score(
     if args.json: save_json(report, args.json)
     if args.html: write_text(page(report, pictures_of(look_at, items, mask_of) if items else []), args.html)
     if failed: stop(f'{len(failed):,} photos could not be scored and are left out of these figures')
-
-# %% ../nbs/19_cli.ipynb #dd650100
-def doctor_parser() -> argparse.ArgumentParser:
-    "The command line of `carvana-doctor`"
-    p = Parser('Search a folder of photos and masks for faults before training on it.',
-               'exit status: 0 no faults (there may be remarks), 1 faults, 2 no such folder or a wrong command line')
-    p.add_argument('data', metavar='DATA', type=file, help="folder in Kaggle's layout: train/ and train_masks/")
-    p.add_argument('--fix', metavar='FOLDER', type=file,
-        help='write all pairs that are sound or can be fixed safely into this new folder')
-    p.add_argument('--quick', action='store_true', help='check names, partners and a dozen pairs only, in a second')
-    p.add_argument('--allow-empty', action='store_true', help='photos without a car are wanted: an empty mask is a remark, not a fault')
-    p.add_argument('--all', action='store_true', help='print every finding, not ten of a kind')
-    return p
-
-# %% ../nbs/19_cli.ipynb #1b252f59
-def tell(
-    findings: list, # of `carvana.check`
-    most: int = 10, # lines for a kind of finding; 0: all
-) -> str: # lines, the last one a summary
-    "What `carvana-doctor` prints"
-    lines, kinds = [], {}
-    for f in findings: kinds.setdefault(f.kind, []).append(f)
-    for kind, some in kinds.items():
-        shown = some[:most] if most and len(some) > most + 1 else some
-        lines += [f'{"fault" if some[0].fault else "remark"} ({kind}): {f}' for f in shown]
-        if len(some) > len(shown): lines.append(f'  ... and {len(some) - len(shown)} more of this kind; --all prints them')
-    faults = sum(f.fault for f in findings)
-    number = lambda n, what: f'{n} {what}' + 's' * (n != 1)
-    return '\n'.join([*lines, f"{number(faults, 'fault')}, {number(len(findings) - faults, 'remark')}"])
-
-# %% ../nbs/19_cli.ipynb #9298e9e1
-@command
-def doctor(
-    argv: list[str] | None = None, # words of the command line; None: those of this process
-):
-    "Print what is wrong with a data folder, and mend what can be mended (`carvana-doctor`)"
-    args = doctor_parser().parse_args(argv)
-    from carvana_unet.doctor import check, fix, quick_check, refuse_old
-    with as_setting():
-        if args.fix: refuse_old(args.fix)
-        if args.fix: check_folder(args.fix, '--fix')
-        found = (quick_check(args.data, allow_empty=args.allow_empty) if args.quick and not args.fix
-                 else check(args.data, progress=True, allow_empty=args.allow_empty))
-    print(tell(found, 0 if args.all else 10))
-    if args.fix:
-        written, left = fix(args.data, args.fix, found)
-        print(f'{args.fix}: {written} pairs written, {left} pairs left out')
-    if any(f.fault for f in found): raise SystemExit(1)
-
-# %% ../nbs/19_cli.ipynb #58a4a07b
-def download_parser() -> argparse.ArgumentParser:
-    "The command line of `carvana-download`"
-    p = Parser("Download the data of the Carvana challenge with Kaggle's client, unpack it and check it.\n"
-               'Run the same command again to resume after an interruption; existing files are not downloaded again.',
-               """before the first time:
-  1. make an account:   https://www.kaggle.com/account/login
-  2. make an API token: https://www.kaggle.com/settings/api, saved as ~/.kaggle/access_token
-  3. accept the rules:  https://www.kaggle.com/c/carvana-image-masking-challenge/rules""")
-    p.add_argument('folder', metavar='FOLDER', type=file, nargs='?', default=Path('data'), help='folder for the data (default: %(default)s)')
-    p.add_argument('--test', action='store_true', help='also the 100,064 test photos and the sample submission')
-    return p
-
-# %% ../nbs/19_cli.ipynb #b5fb8c8b
-@command
-def download(
-    argv: list[str] | None = None, # words of the command line; None: those of this process
-):
-    "Download the competition's data with Kaggle's client (`carvana-download`)"
-    args = download_parser().parse_args(argv)
-    check_folder(args.folder, 'FOLDER')
-    from carvana_unet.carvana import pairs
-    from carvana_unet.doctor import download as fetch
-    found = fetch(args.folder, args.test, progress=True)
-    print(f'{args.folder}: {len(pairs(args.folder)):,} photos with masks; a quick check found {tell(found)} (carvana-doctor {args.folder} checks all files)')
 
 # %% ../nbs/19_cli.ipynb #9f90219b
 def export_parser() -> argparse.ArgumentParser:

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FAULTS', 'REMARKS', 'COMPETITION', 'Finding', 'faulty_masks', 'Examined', 'examine', 'check', 'quick_check',
-           'refuse_old', 'fix', 'download']
+           'refuse_old', 'fix', 'findings_text', 'doctor_parser', 'carvana_doctor', 'download', 'download_parser',
+           'carvana_download']
 
 # %% ../nbs/15_doctor.ipynb #4fd5a9dd
 import hashlib, json, os, re, shutil, subprocess, sys, zipfile, zlib
@@ -19,7 +20,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from .carvana import CarvanaError, Pair, car_view, images_by_name, read_cars, require_folders
+from .carvana import CarvanaError, Pair, car_view, images_by_name, pairs, read_cars, require_folders
+from .commands import Parser, as_setting, check_folder, command, file
 from .photos import UNCLEAR, PhotoError, Unclear, class_numbers, open_image, orientation, read_classes
 from .photos import _solid, read_mask, read_photo, reading
 from .photos import write_classes, write_mask, write_photo, write_text
@@ -244,12 +246,12 @@ def _duplicates(
     order = sorted(examined, key=lambda pair: (pair.name.partition('_')[0] not in valid, pair.name))
     for pair in order:
         digests = ('same_photo', pair.photo, examined[pair].photo), ('same_mask', pair.mask, examined[pair].mask)
-        for kind, file, digest in digests:
+        for kind, path, digest in digests:
             if not digest: continue
             other = first.setdefault((kind, digest), pair)
             if other is pair or (kind == 'same_mask' and examined[other].photo == examined[pair].photo): continue
             leak = len({p.name.partition('_')[0] in valid for p in (other, pair)}) > 1
-            findings.append(Finding(file, kind, f'has the pixels of {other.name}' + ', of the validation set' * leak))
+            findings.append(Finding(path, kind, f'has the pixels of {other.name}' + ', of the validation set' * leak))
     return findings
 
 # %% ../nbs/15_doctor.ipynb #e3f23fa3
@@ -363,6 +365,55 @@ def fix(
     if listed.exists() and 'no_valid' not in kinds.get(listed, ()): shutil.copy2(listed, to)
     return len(sound), len(items) - len(sound)
 
+# %% ../nbs/15_doctor.ipynb #1b252f59
+def findings_text(
+    findings: Sequence[Finding], # of `check`
+    most: int = 10, # lines for a kind of finding; 0: all
+) -> str: # lines, the last one a summary
+    "What `carvana-doctor` prints"
+    lines, kinds = [], {}
+    for f in findings: kinds.setdefault(f.kind, []).append(f)
+    for kind, some in kinds.items():
+        shown = some[:most] if most and len(some) > most + 1 else some
+        lines += [f'{"fault" if some[0].fault else "remark"} ({kind}): {f}' for f in shown]
+        if len(some) > len(shown):
+            lines.append(f'  ... and {len(some) - len(shown)} more of this kind; --all prints them')
+    faults = sum(f.fault for f in findings)
+    number = lambda n, what: f'{n} {what}' + 's' * (n != 1)
+    return '\n'.join([*lines, f"{number(faults, 'fault')}, {number(len(findings) - faults, 'remark')}"])
+
+# %% ../nbs/15_doctor.ipynb #dd650100
+def doctor_parser() -> Parser:
+    "The command line of `carvana-doctor`"
+    p = Parser('Search a folder of photos and masks for faults before training on it.',
+        'exit status: 0 no faults (there may be remarks), 1 faults, 2 no such folder or a wrong command line')
+    p.add_argument('data', metavar='DATA', type=file, help="folder in Kaggle's layout: train/ and train_masks/")
+    p.add_argument('--fix', metavar='FOLDER', type=file,
+        help='write all pairs that are sound or can be fixed safely into this new folder')
+    p.add_argument('--quick', action='store_true', help='check names, partners and a dozen pairs only, in a second')
+    p.add_argument('--allow-empty', action='store_true',
+        help='photos without a car are wanted: an empty mask is a remark, not a fault')
+    p.add_argument('--all', action='store_true', help='print every finding, not ten of a kind')
+    return p
+
+# %% ../nbs/15_doctor.ipynb #9298e9e1
+@command
+def carvana_doctor(
+    argv: list[str] | None = None, # words of the command line; None: those of this process
+):
+    "Print what is wrong with a data folder, and fix what can be fixed (`carvana-doctor`)"
+    args = doctor_parser().parse_args(argv)
+    with as_setting():
+        if args.fix: refuse_old(args.fix)
+        if args.fix: check_folder(args.fix, '--fix')
+        found = (quick_check(args.data, allow_empty=args.allow_empty) if args.quick and not args.fix
+                 else check(args.data, progress=True, allow_empty=args.allow_empty))
+    print(findings_text(found, 0 if args.all else 10))
+    if args.fix:
+        written, left = fix(args.data, args.fix, found)
+        print(f'{args.fix}: {written} pairs written, {left} pairs left out')
+    if any(f.fault for f in found): raise SystemExit(1)
+
 # %% ../nbs/15_doctor.ipynb #7d016f3c
 COMPETITION = 'carvana-image-masking-challenge'
 
@@ -449,3 +500,29 @@ def download(
         if not _complete(note, to): write_text(json.dumps(_unpack(_fetch(archive, folder), to, progress)), note)
         (folder/archive).unlink(missing_ok=True)
     return quick_check(folder)
+
+# %% ../nbs/15_doctor.ipynb #58a4a07b
+def download_parser() -> Parser:
+    "The command line of `carvana-download`"
+    p = Parser("Download the data of the Carvana challenge with Kaggle's client, unpack it and check it.\nRun the "
+               'same command again to resume after an interruption; existing files are not downloaded again.', '''
+before the first time:
+  1. make an account:   https://www.kaggle.com/account/login
+  2. make an API token: https://www.kaggle.com/settings/api, saved as ~/.kaggle/access_token
+  3. accept the rules:  https://www.kaggle.com/c/carvana-image-masking-challenge/rules'''.lstrip())
+    p.add_argument('folder', metavar='FOLDER', type=file, nargs='?', default=Path('data'),
+        help='folder for the data (default: %(default)s)')
+    p.add_argument('--test', action='store_true', help='also the 100,064 test photos and the sample submission')
+    return p
+
+# %% ../nbs/15_doctor.ipynb #b5fb8c8b
+@command
+def carvana_download(
+    argv: list[str] | None = None, # words of the command line; None: those of this process
+):
+    "Download the competition's data with Kaggle's client (`carvana-download`)"
+    args = download_parser().parse_args(argv)
+    check_folder(args.folder, 'FOLDER')
+    found = findings_text(download(args.folder, args.test, progress=True))
+    print(f'{args.folder}: {len(pairs(args.folder)):,} photos with masks; a quick check found {found} '
+          f'(carvana-doctor {args.folder} checks all files)')

@@ -9,8 +9,7 @@ from PIL import Image
 
 from carvana_unet import doctor as module
 from carvana_unet.carvana import pairs
-from carvana_unet.doctor import FAULTS, check, fix, quick_check
-from carvana_unet.cli import doctor
+from carvana_unet.doctor import FAULTS, carvana_doctor, check, fix, quick_check
 from carvana_unet.photos import read_mask, read_photo
 from carvana_unet.studio import write_studio
 
@@ -32,7 +31,7 @@ def run(*words):
     "Exit status, stdout and stderr of the command"
     out, err, status = io.StringIO(), io.StringIO(), 0
     with redirect_stdout(out), redirect_stderr(err):
-        try: doctor([str(w) for w in words])
+        try: carvana_doctor([str(w) for w in words])
         except SystemExit as e: status = e.code
     return status, out.getvalue(), err.getvalue()
 

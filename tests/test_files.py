@@ -9,8 +9,8 @@ from PIL import EpsImagePlugin, Image, ImageCms, PngImagePlugin
 
 from carvana_unet import photos
 from carvana_unet.carvana import CarvanaError, pairs, read_cars
-from carvana_unet.doctor import check
-from carvana_unet.cli import doctor, expand, predict
+from carvana_unet.doctor import carvana_doctor, check
+from carvana_unet.cli import expand, predict
 from carvana_unet.photos import PhotoError, decoders, image_size, list_photos, open_image, read_classes, read_mask, read_photo, read_reduced
 from carvana_unet.scoring import score_submission, true_masks
 from carvana_unet.studio import studio_photo, write_studio
@@ -284,7 +284,7 @@ def test_submission_and_doctor_name_what_is_no_file(studio, tmp_path):
     for file in (first, second, third): file.unlink()
     os.mkfifo(first); second.symlink_to(second.name); third.mkdir()
     assert sorted((f.kind, f.file) for f in check(data) if f.fault) == [('unreadable', p) for p in (first, second, third)]
-    status, out, _ = run(doctor, data)
+    status, out, _ = run(carvana_doctor, data)
     assert status == 1 and sum(first.name in line or second.name in line or third.name in line for line in out) == 3
     assert {first.name, second.name, third.name} <= set(expected_names(data/'train'))
 

@@ -75,7 +75,9 @@ def work(out): carvana_submit(['photos', '-o', str(out/'rows.csv.gz'), '-m', 'ti
 from carvana_unet import prediction
 prediction.time.perf_counter = lambda: 0.  # the page states the seconds a photo
 def work(out): cli.score(['tiny.pth', 'studio', '--cars', 'cars.txt', '--cpu', '--anyway', '--html', str(out/'score.html')])''',
-    fix='''def work(out): shutil.rmtree(out/'fixed', ignore_errors=True); cli.doctor(['studio', '--fix', str(out/'fixed')])''',
+    fix='''
+from carvana_unet.doctor import carvana_doctor
+def work(out): shutil.rmtree(out/'fixed', ignore_errors=True); carvana_doctor(['studio', '--fix', str(out/'fixed')])''',
     cache='''
 import numpy as np
 from carvana_unet.batches import decode_mask, decode_photo, decoded

@@ -1,3 +1,3 @@
-from carvana_unet.cli import predict
+from carvana_unet.cli import carvana_predict
 
-if __name__ == '__main__': predict()
+if __name__ == '__main__': carvana_predict()

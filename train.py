@@ -1,3 +1,3 @@
-from carvana_unet.cli import train
+from carvana_unet.cli import carvana_train
 
-if __name__ == '__main__': train()
+if __name__ == '__main__': carvana_train()

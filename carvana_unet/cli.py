@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['FORMATS', 'MODES', 'WRITERS', 'predict_parser', 'photos_in', 'split_pattern', 'fitting', 'expand',
            'refuse_overwriting', 'outputs_for', 'check_suffixes', 'can_show', 'picture', 'write', 'background', 'told',
-           'summary', 'predict_photos', 'show', 'check_spin', 'jobs_for', 'pipes', 'predict_files', 'predict',
+           'summary', 'predict_photos', 'show', 'check_spin', 'jobs_for', 'pipes', 'predict_files', 'carvana_predict',
            'train_parser', 'check_training', 'program', 'use_it', 'train_function', 'rates_of', 'find_rate',
-           'check_settings', 'announce', 'train', 'score_parser', 'chosen_cars', 'chosen_pairs', 'refuse_trained',
-           'refuse_faulty', 'held_out', 'score_model', 'score_file', 'score_folds', 'doubtful', 'check_results',
-           'is_fleet', 'has_masks', 'check_fleet', 'score', 'export_parser', 'export_pytorch_unet', 'export',
-           'demo_parser', 'unseen_seeds', 'save_pictures', 'demo_studio', 'demo']
+           'check_settings', 'announce', 'carvana_train', 'score_parser', 'chosen_cars', 'chosen_pairs',
+           'refuse_trained', 'refuse_faulty', 'held_out', 'score_model', 'score_file', 'score_folds', 'doubtful',
+           'check_results', 'is_fleet', 'has_masks', 'check_fleet', 'carvana_score', 'export_parser',
+           'export_pytorch_unet', 'carvana_export', 'demo_parser', 'unseen_seeds', 'save_pictures', 'demo_studio',
+           'carvana_demo']
 
 # %% ../nbs/19_cli.ipynb #19c0a002
 import argparse, glob, itertools, os, shlex, shutil, sys, tempfile
@@ -356,7 +357,7 @@ def predict_files(
 
 # %% ../nbs/19_cli.ipynb #2e34a201
 @command
-def predict(
+def carvana_predict(
     argv: list[str] | None = None, # words of the command line; None: those of this process
 ):
     "Write the mask of every photo (`carvana-predict`, `python predict.py`)"
@@ -519,7 +520,7 @@ def announce(
 
 # %% ../nbs/19_cli.ipynb #fac07607
 @command
-def train(
+def carvana_train(
     argv: list[str] | None = None, # words of the command line; None: those of this process
 ):
     "Train a network and write its checkpoint (`carvana-train`, `python train.py`)"
@@ -749,7 +750,7 @@ def check_fleet(
 
 # %% ../nbs/19_cli.ipynb #fb87ca5f
 @command
-def score(
+def carvana_score(
     argv: list[str] | None = None, # words of the command line; None: those of this process
 ):
     "Print the score of a model, a submission or a recipe on cars that were not trained on (`carvana-score`)"
@@ -811,7 +812,7 @@ def export_pytorch_unet(
 
 # %% ../nbs/19_cli.ipynb #d8a55a3c
 @command
-def export(
+def carvana_export(
     argv: list[str] | None = None, # words of the command line; None: those of this process
 ):
     "Write a checkpoint as an ONNX file or a page (`carvana-export`)"
@@ -885,7 +886,7 @@ def demo_studio(
 
 # %% ../nbs/19_cli.ipynb #5a6a7285
 @command
-def demo(
+def carvana_demo(
     argv: list[str] | None = None, # words of the command line; None: those of this process
 ):
     "Show what the shipped model does (`carvana-demo`)"

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'ROWS', 'BATCHES', 'DEATHS', 'FleetError', 'absolute', 'in_parquet', 'list_fleet', 'table_of', 'store',
            'Worker', 'begin', 'pool', 'cluster', 'rows_of', 'batches', 'run', 'tidy', 'predict_fleet', 'training_name',
-           'contents_of', 'training_folder', 'fleet_parser', 'main']
+           'contents_of', 'training_folder', 'fleet_parser', 'carvana_fleet']
 
 # %% ../nbs/18_fleet.ipynb #09b9f113
 import hashlib, json, logging, math, os, posixpath, socket, tempfile
@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 from fastcore.basics import patch
 from .carvana import CarvanaError, Pair, car_view, read_lines
+from .commands import Parser, add_model, command, model_options, named
 from .photos import PICTURES, is_ignored, list_photos, read_photo, write_mask, write_photo, write_text, write_whole
 from .submission import decode, encode, photo_error
 if TYPE_CHECKING:  # a command imports what takes long when it knows what it is to do
-    import argparse
     import pyarrow as pa
 
 # %% ../nbs/18_fleet.ipynb #cec5f6ce
@@ -396,9 +396,8 @@ def training_folder(
     return [found[name] for name in names]
 
 # %% ../nbs/18_fleet.ipynb #b14a50c1
-def fleet_parser() -> 'argparse.ArgumentParser':
+def fleet_parser() -> Parser:
     "The command line of `carvana-fleet`"
-    from carvana_unet.commands import Parser, add_model, named
     p = Parser('Write the mask of every photo of a fleet, and a Parquet table of all, on a Ray cluster or on this machine.', """examples:
   %(prog)s photos out                              all photos of a folder and its subfolders
   %(prog)s photos.txt out --resume                 those that a text file lists; completes an earlier run
@@ -416,17 +415,15 @@ def fleet_parser() -> 'argparse.ArgumentParser':
     return p
 
 # %% ../nbs/18_fleet.ipynb #350e9a1f
-def main(
+@command
+def carvana_fleet(
     argv: list[str] | None = None, # words of the command line; None: those of this process
 ):
     "Predict a fleet of photos (`carvana-fleet`)"
-    from carvana_unet.commands import command
-    def fleet(argv):
-        args = fleet_parser().parse_args(argv)
-        from carvana_unet.scoring import fleet_line
-        found = predict_fleet(args.photos if len(args.photos) > 1 else args.photos[0], args.out, args.address, args.resume, args.output_format, True,
-                              model=args.model, device='cpu' if args.cpu else None, scale=args.scale, threshold=args.mask_threshold,
-                              tta=args.tta, squares=args.squares, crf=args.crf, max_memory=args.max_memory)
-        print(f'{args.out}: {fleet_line(found)}; carvana-score {args.out} lists what to check first')
-        if found['failed']: raise SystemExit(1)
-    command(fleet)(argv)
+    args = fleet_parser().parse_args(argv)
+    from carvana_unet.scoring import fleet_line
+    photos = args.photos if len(args.photos) > 1 else args.photos[0]
+    found = predict_fleet(photos, args.out, args.address, args.resume, args.output_format, progress=True, model=args.model,
+                          device='cpu' if args.cpu else None, **model_options(args))
+    print(f'{args.out}: {fleet_line(found)}; carvana-score {args.out} lists what to check first')
+    if found['failed']: raise SystemExit(1)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'LabelError', 'read_coco', 'numbers_of', 'masks_of_coco', 'renumber', 'coco_of_masks', 'polygons',
-           'yolo_of_mask', 'convert_parser', 'pairs_of', 'masks_in', 'convert_files', 'convert']
+           'yolo_of_mask', 'convert_parser', 'pairs_of', 'masks_in', 'convert_files', 'carvana_convert']
 
 # %% ../nbs/21_labels.ipynb #22e0b003
 import contextlib, io, json
@@ -193,7 +193,7 @@ def convert_files(
 
 # %% ../nbs/21_labels.ipynb #22e0b017
 @command
-def convert(
+def carvana_convert(
     argv: list[str] | None = None,  # words of the command line; None: those of this process
 ):
     "Convert labels (`carvana-convert`)"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 from PIL import Image
 
-from carvana_unet.cli import predict
+from carvana_unet.cli import carvana_predict
 from carvana_unet.carvana import Pair
 from carvana_unet.doctor import examine
 from carvana_unet.photos import PhotoError, decoders, image_size, open_image, read_classes, read_mask, read_photo, read_reduced
@@ -40,7 +40,7 @@ def run(*words):
     "Exit status and stderr of `predict`"
     err, status = io.StringIO(), 0
     with redirect_stderr(err), redirect_stdout(io.StringIO()):
-        try: predict([str(w) for w in words])
+        try: carvana_predict([str(w) for w in words])
         except SystemExit as e: status = e.code
     return status, err.getvalue()
 

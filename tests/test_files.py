@@ -10,7 +10,7 @@ from PIL import EpsImagePlugin, Image, ImageCms, PngImagePlugin
 from carvana_unet import photos
 from carvana_unet.carvana import CarvanaError, pairs, read_cars
 from carvana_unet.doctor import carvana_doctor, check
-from carvana_unet.cli import expand, predict
+from carvana_unet.cli import carvana_predict, expand
 from carvana_unet.photos import PhotoError, decoders, image_size, list_photos, open_image, read_classes, read_mask, read_photo, read_reduced
 from carvana_unet.scoring import score_submission, true_masks
 from carvana_unet.studio import studio_photo, write_studio
@@ -143,7 +143,7 @@ def test_cut_outs_backgrounds_and_overlays_have_the_right_colours(model, tmp_pat
     stored_in(WIDE['ProPhoto']).save(tmp_path/'wide.png', icc_profile=WIDE['ProPhoto'])
     for style, background in [('cutout', []), ('overlay', []), ('background', ['-b', tmp_path/'wide.png'])]:
         made = [tmp_path/f'{name}_{style}.png' for name in ('plain', 'wide')]
-        assert run(predict, '-m', model, '-i', tmp_path/'plain.png', tmp_path/'wide.png', '-o', *made, '-f', style, *background, '--cpu')[0] == 0
+        assert run(carvana_predict, '-m', model, '-i', tmp_path/'plain.png', tmp_path/'wide.png', '-o', *made, '-f', style, *background, '--cpu')[0] == 0
         a, b = (np.asarray(Image.open(p), int) for p in made)
         if style == 'cutout': a, b = (x[(np.minimum(a[..., 3], b[..., 3]) == 255)] for x in (a, b))
         assert off(a, b) < 2, style
@@ -181,7 +181,7 @@ def test_no_program_is_run(kind, ghostscript, model, studio, tmp_path):
             with pytest.raises(PhotoError, match=file.name): read(file)
         with pytest.raises(PhotoError): read_photo(file.read_bytes())
     (tmp_path/'file.jpg').replace(tmp_path/'car.jpg')
-    status, _, err = run(predict, '-m', model, '-i', tmp_path/'car.jpg', '--cpu')
+    status, _, err = run(carvana_predict, '-m', model, '-i', tmp_path/'car.jpg', '--cpu')
     assert status == 1 and len(err) == 1 and 'car.jpg: is not an image that can be read' in err[0]
     data = Path(shutil.copytree(studio, tmp_path/'data'))
     for file in (pairs(data)[0].photo, pairs(data)[1].mask): file.write_bytes(FOREIGN[kind])
@@ -237,7 +237,7 @@ def test_what_is_no_file_gets_a_line_and_the_rest_is_done(model, tmp_path):
         for given in ([folder], sorted(folder.iterdir()), [folder/'*.jpg']):
             if given[0] != folder: given = [p for p in given if p.name != 'folder.jpg']     # named itself, it is a folder to be searched
             for old in folder.glob('*_OUT.png'): old.unlink()
-            status, _, err = run(predict, '-m', model, '-i', *given, '--cpu')
+            status, _, err = run(carvana_predict, '-m', model, '-i', *given, '--cpu')
             assert status == 1 and sorted(p.name for p in folder.glob('*_OUT.png')) == ['a_OUT.png', 'z_OUT.png']
             assert len(err) == len(bad) - (given[0] != folder and '*' not in given[0].name), err
             for line in err: assert bad[line.partition(':')[0].rpartition('/')[2]] in line
@@ -270,9 +270,9 @@ def test_the_rest_of_a_folder_is_predicted_beside_a_closed_one(shared, model):
     for name in ('in/good.jpg', 'in/secret.jpg', 'in/closed/hidden.jpg'):
         (shared/name).parent.mkdir(parents=True, exist_ok=True)
         RAW.save(shared/name)
-    assert run(predict, '-m', model, '-i', shared/'in', '-o', shared/'first', '--cpu')[0] == 0   # imports what is needed, while it may be read
+    assert run(carvana_predict, '-m', model, '-i', shared/'in', '-o', shared/'first', '--cpu')[0] == 0   # imports what is needed, while it may be read
     (shared/'in'/'secret.jpg').chmod(0); (shared/'in'/'closed').chmod(0); (shared/'out').mkdir(); (shared/'out').chmod(0o777)
-    with nobody(): status, _, err = run(predict, '-m', model, '-i', shared/'in', '-o', shared/'out', '--cpu')
+    with nobody(): status, _, err = run(carvana_predict, '-m', model, '-i', shared/'in', '-o', shared/'out', '--cpu')
     assert status == 1 and [p.name for p in (shared/'out').rglob('*.png')] == ['good_OUT.png']
     assert len(err) == 2 and {line.partition(':')[0].rpartition('/')[2] for line in err} == {'closed', 'secret.jpg'}
 
@@ -439,7 +439,7 @@ def test_thin_jpegs(size, model, tmp_path):
     for reduce in (1, 2, 4, 8):
         small, hw = read_reduced(tmp_path/'thin.jpg', reduce)
         assert hw == size[::-1] and small.shape[:2] == (-(-size[1] // reduce), -(-size[0] // reduce))
-    assert run(predict, '-m', model, '-i', tmp_path/'thin.jpg', '-s', .25, '--cpu')[0] == 0
+    assert run(carvana_predict, '-m', model, '-i', tmp_path/'thin.jpg', '-s', .25, '--cpu')[0] == 0
     assert read_mask(tmp_path/'thin_OUT.png').shape == size[::-1]
 
 

@@ -219,6 +219,6 @@ def test_a_wrong_command_line_is_one_line(words, expected, tmp_path, monkeypatch
     (tmp_path/'old'/'table'/'0.parquet').touch()
     (tmp_path/'old'/'fleet.json').write_text(json.dumps(dict(model='another')))
     (tmp_path/'photo.jpg').write_bytes(b'')
-    with pytest.raises(SystemExit) as stopped: fleet.main(['-m', MODEL, *words])
+    with pytest.raises(SystemExit) as stopped: fleet.carvana_fleet(['-m', MODEL, *words])
     err = capsys.readouterr().err.strip()
     assert stopped.value.code in (1, 2) and expected in err and len(err.splitlines()) == 1

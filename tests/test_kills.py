@@ -66,15 +66,15 @@ for _ in range(int(sys.argv[1])): check('a random moment', child(seconds=draw.un
 print(json.dumps([moment, kills, failed]))
 '''
 WORK = dict(
-    predict='''def work(out): cli.predict(['-i', 'photos', '-o', str(out/'masks'), '-m', 'tiny.pth', '--cpu', '--skip-existing'])''',
-    cutouts='''def work(out): cli.predict(['-i', 'photos', '-o', str(out/'cars'), '-f', 'cutout', '--spin', str(out/'car.html'), '-m', 'tiny.pth', '--cpu'])''',
+    predict='''def work(out): cli.carvana_predict(['-i', 'photos', '-o', str(out/'masks'), '-m', 'tiny.pth', '--cpu', '--skip-existing'])''',
+    cutouts='''def work(out): cli.carvana_predict(['-i', 'photos', '-o', str(out/'cars'), '-f', 'cutout', '--spin', str(out/'car.html'), '-m', 'tiny.pth', '--cpu'])''',
     submit='''
 from carvana_unet.submission import carvana_submit
 def work(out): carvana_submit(['photos', '-o', str(out/'rows.csv.gz'), '-m', 'tiny.pth', '--cpu'])''',
     score='''
 from carvana_unet import prediction
 prediction.time.perf_counter = lambda: 0.  # the page states the seconds a photo
-def work(out): cli.score(['tiny.pth', 'studio', '--cars', 'cars.txt', '--cpu', '--anyway', '--html', str(out/'score.html')])''',
+def work(out): cli.carvana_score(['tiny.pth', 'studio', '--cars', 'cars.txt', '--cpu', '--anyway', '--html', str(out/'score.html')])''',
     fix='''
 from carvana_unet.doctor import carvana_doctor
 def work(out): shutil.rmtree(out/'fixed', ignore_errors=True); carvana_doctor(['studio', '--fix', str(out/'fixed')])''',

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.ndimage import binary_dilation
 
 from carvana_unet.carvana import pairs
-from carvana_unet.cli import score
+from carvana_unet.cli import carvana_score
 from carvana_unet.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from carvana_unet.dice import dice
 from carvana_unet.photos import read_mask, read_photo, write_mask
@@ -36,7 +36,7 @@ def run(*words):
     "Exit status, stdout and stderr of `carvana-score`"
     out, err, status = io.StringIO(), io.StringIO(), 0
     with redirect_stdout(out), redirect_stderr(err):
-        try: score([str(w) for w in words])
+        try: carvana_score([str(w) for w in words])
         except SystemExit as e: status = e.code
     return SimpleNamespace(status=status, out=out.getvalue(), err=err.getvalue())
 

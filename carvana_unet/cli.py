@@ -9,9 +9,8 @@ __all__ = ['FORMATS', 'MODES', 'WRITERS', 'predict_parser', 'photos_in', 'split_
            'train_parser', 'check_training', 'program', 'use_it', 'train_function', 'rates_of', 'find_rate',
            'check_settings', 'announce', 'carvana_train', 'score_parser', 'chosen_cars', 'chosen_pairs',
            'refuse_trained', 'refuse_faulty', 'held_out', 'score_model', 'score_file', 'score_folds', 'doubtful',
-           'check_results', 'is_fleet', 'has_masks', 'check_fleet', 'carvana_score', 'export_parser',
-           'export_pytorch_unet', 'carvana_export', 'demo_parser', 'unseen_seeds', 'save_pictures', 'demo_studio',
-           'carvana_demo']
+           'check_results', 'is_fleet', 'has_masks', 'check_fleet', 'carvana_score', 'demo_parser', 'unseen_seeds',
+           'save_pictures', 'demo_studio', 'carvana_demo']
 
 # %% ../nbs/19_cli.ipynb #19c0a002
 import argparse, glob, itertools, os, shlex, shutil, sys, tempfile
@@ -778,61 +777,6 @@ def carvana_score(
     if args.json: save_json(report, args.json)
     if args.html: write_text(page(report, pictures_of(look_at, items, mask_of) if items else []), args.html)
     if failed: stop(f'{len(failed):,} photos could not be scored and are left out of these figures')
-
-# %% ../nbs/19_cli.ipynb #9f90219b
-def export_parser() -> argparse.ArgumentParser:
-    "The command line of `carvana-export`"
-    p = Parser('Write a checkpoint as one ONNX file: photo in, probability out, in any runtime. Or as a page that cuts out photos, or a file of Pytorch-UNet.')
-    p.add_argument('model', metavar='MODEL.pth', type=file, nargs='?', default=Path('MODEL.pth'),
-        help='checkpoint to export (default: the one that the package ships)')
-    where = p.add_mutually_exclusive_group()
-    where.add_argument('--output', '-o', metavar='MODEL.onnx', type=file,
-        help='file to write (default: the name of the checkpoint, in this folder, with .onnx)')
-    where.add_argument('--page', metavar='FOLDER', type=file,
-        help='write a page that cuts out photos in a browser, without Python, into this folder')
-    p.add_argument('--pytorch-unet', action='store_true',
-        help="write the weights for Pytorch-UNet's own programs instead, as MODEL_pytorch_unet.pth")
-    return p
-
-# %% ../nbs/19_cli.ipynb #19e0c001
-def export_pytorch_unet(
-    model: Path,            # checkpoint
-    output: Path | None,    # file to write; None: in this folder
-):
-    "Write a checkpoint's weights as Pytorch-UNet loads them"
-    path = output or Path(f'{model.stem}_pytorch_unet.pth')
-    if path.suffix.lower() not in ('.pth', '.pt'): stop(f'{path}: Pytorch-UNet reads .pth files; choose such a name', 2)
-    check_place(path, '--output')
-    from carvana_unet.checkpoints import find_model, load_checkpoint, to_pytorch_unet, write_atomically
-    found = find_model(model)
-    if path.exists() and path.samefile(found): stop(f'{path}: is the checkpoint itself; choose another name', 2)
-    ck = load_checkpoint(found)
-    write_atomically(to_pytorch_unet(ck), path)
-    print(f'{path}: {path.stat().st_size / 1e6:.1f} MB, for predict.py --scale {ck.scale:g}')
-
-# %% ../nbs/19_cli.ipynb #d8a55a3c
-@command
-def carvana_export(
-    argv: list[str] | None = None, # words of the command line; None: those of this process
-):
-    "Write a checkpoint as an ONNX file or a page (`carvana-export`)"
-    args = export_parser().parse_args(argv)
-    if args.pytorch_unet and args.page: stop('--page and --pytorch-unet are different formats; choose one', 2)
-    if args.pytorch_unet: return export_pytorch_unet(args.model, args.output)
-    path = args.output or Path(args.model.with_suffix('.onnx').name)
-    if args.page: check_folder(args.page, '--page')
-    elif path.suffix.lower() != '.onnx': stop(f'{path}: an ONNX file is named MODEL.onnx; choose such a name', 2)
-    else: check_place(path, '--output')
-    missing = [name for name in ('onnx', 'onnxscript') if not find_spec(name)]
-    if missing: stop(f"{' and '.join(missing)} not installed; pip install 'carvana-unet[export]'")
-    from carvana_unet.checkpoints import find_model, load_checkpoint
-    from carvana_unet.export import export_onnx, write_page
-    checkpoint = load_checkpoint(find_model(args.model))
-    if args.page:
-        with as_setting(): print(f'{write_page(checkpoint, args.page)}: open it, or run python -m http.server -d {args.page} for all cores')
-        return
-    export_onnx(checkpoint, path)
-    print(f'{path}: {path.stat().st_size / 1e6:.1f} MB')
 
 # %% ../nbs/19_cli.ipynb #17a10868
 def demo_parser() -> argparse.ArgumentParser:

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,7 +33,7 @@ if TYPE_CHECKING:  # prediction with ONNX Runtime works without PyTorch
 def car_probability(
     maps: np.ndarray,       # float32 (C, h, w) in [0, 1]: car, or else background and the other classes
 ) -> np.ndarray:            # float32 (h, w)
-    "How probable the car is, of whatever classes"
+    "The probability of the car, from one map or from several classes"
     return maps[0] if len(maps) == 1 else 1 - maps[0]
 
 # %% ../nbs/10_prediction.ipynb #c0f1de02
@@ -42,7 +41,7 @@ def expected_error(
     prob: np.ndarray,   # float (h, w) in [0, 1], of the car
     threshold: float,   # above it is car
 ) -> float:             # in [0, 1]; 1 where there is no car
-    "One minus the Dice score that a mask would have if its probabilities held"
+    "One minus the Dice score that a mask would have if its probabilities were right"
     inside = prob[prob > threshold].sum(dtype=np.float64)
     total = prob.sum(dtype=np.float64) + (prob > threshold).sum()
     return float(1 - 2 * inside / total) if inside else 1.0
@@ -64,7 +63,7 @@ def estimated_dice(
     prob: np.ndarray,   # float (h, w) in [0, 1], of the car
     threshold: float,   # above it is car
 ) -> float:             # in [0, 1]; 0 where there is no car
-    "The Dice score to be expected of a mask, from its expected error and its detached parts"
+    "The expected Dice score of a mask, from its expected error and its detached parts"
     k = math.ceil(math.sqrt(prob.size / 1e6))  # a million pixels of a larger map are enough
     prob = prob[::k, ::k]
     error, (a, b, c) = expected_error(prob, threshold), CONFIDENCE
@@ -73,7 +72,7 @@ def estimated_dice(
     return 1 - min(1.0, math.exp(log_error))
 
 # %% ../nbs/10_prediction.ipynb #76fcd825
-@dataclass
+@dataclass(repr=False)
 class Prediction:
     "The network's result for one photo"
     small: np.ndarray               # float32 (C, h, w) in [0, 1]: car, or else background and the other classes
@@ -84,15 +83,6 @@ class Prediction:
     refined: np.ndarray | None = None   # float32 (H, W), the probability after the CRF, if there was one
     limit: float | None = None      # a `confidence` below this is low; None: the model has no limit
     photo: Any = None               # the photo as it was given: a file's name, not its pixels; None: unknown
-
-    def __repr__(self) -> str:
-        "Size, share and confidence, on one line"
-        share = (car_probability(self.small) > self.threshold).mean()
-        return f'Prediction({self.hw[1]}x{self.hw[0]}, {share:.1%} car, confidence {self.confidence:.3f}{", low" if self.low_confidence else ""})'
-
-    def _full(self, i: int) -> np.ndarray: # float32 (H, W)
-        "Map `i` at the size of the photo"
-        return enlarge(self.small[i], self.hw, self.scale)
 
     @property
     def probability(self) -> np.ndarray: # float32 (H, W) in [0, 1]
@@ -108,32 +98,49 @@ class Prediction:
     @property
     def classes(self) -> np.ndarray: # uint8 (H, W): 0 for background, then 1, 2, ...
         "The most probable class of each pixel of the car"
-        labels = self.mask.astype(np.uint8)
-        if len(self.small) > 2:
-            best = self._full(1)
-            for i in range(2, len(self.small)):  # one at a time: a large photo has large maps
-                more = self._full(i)
-                labels[(more > best) & (labels > 0)] = i
-                best = np.maximum(best, more)
-        return labels
+        return self.mask * self._best_class()
 
-    @cached_property
-    def confidence(self) -> float: # in [0, 1]
-        "The Dice score to be expected"
-        return estimated_dice(car_probability(self.small), self.threshold)
+# %% ../nbs/10_prediction.ipynb #4f58e5bb
+@patch
+def _full(self: Prediction, i: int) -> np.ndarray: # float32 (H, W)
+    "Map `i` at the size of the photo"
+    return enlarge(self.small[i], self.hw, self.scale)
 
-    @cached_property
-    def uncertainty(self) -> dict[str, float]: # shares of the car's area
-        "Where the network is unsure"
-        return uncertainty_by_source(car_probability(self.small), self.threshold, **self.gaps)
+# %% ../nbs/10_prediction.ipynb #06c86ce0
+@patch
+def _best_class(self: Prediction) -> np.ndarray: # uint8 (H, W), 1 or more
+    "The most probable class of each pixel, the background apart"
+    labels = np.ones(self.hw, np.uint8)
+    if len(self.small) > 2:
+        best = self._full(1)
+        for i in range(2, len(self.small)):
+            more = self._full(i)
+            labels[more > best] = i
+            best = np.maximum(best, more)
+    return labels
 
-    @property
-    def low_confidence(self) -> bool:
-        "Should a person check this mask? Never, if the model has no limit"
-        return self.limit is not None and self.confidence < self.limit
+# %% ../nbs/10_prediction.ipynb #6d1d67a2
+@patch(as_prop=True)
+def confidence(self: Prediction) -> float: # in [0, 1]
+    "The expected Dice score"
+    return estimated_dice(car_probability(self.small), self.threshold)
+
+@patch(as_prop=True)
+def low_confidence(self: Prediction) -> bool:
+    "Should a person check this mask? Never, if the model has no limit"
+    return self.limit is not None and self.confidence < self.limit
+
+# %% ../nbs/10_prediction.ipynb #093008c4
+@patch
+def __repr__(self: Prediction) -> str:
+    "Size, share and confidence, on one line"
+    share = (car_probability(self.small) > self.threshold).mean()
+    note = ', low' if self.low_confidence else ''
+    return f'Prediction({self.hw[1]}x{self.hw[0]}, {share:.1%} car, confidence {self.confidence:.3f}{note})'
 
 # %% ../nbs/10_prediction.ipynb #7d2e0f05
-PHOTO_TYPES = 'a file name, bytes, an open binary file, a PIL image, an array uint8 (H, W[, 3 or 4]) or a tensor (C, H, W), uint8 or float in [0, 1]'
+PHOTO_TYPES = ('a file name, bytes, an open binary file, a PIL image, an array uint8 (H, W[, 3 or 4]) '
+               'or a tensor (C, H, W), uint8 or float in [0, 1]')
 
 def is_tensor(
     x: object,  # anything
@@ -142,20 +149,23 @@ def is_tensor(
     torch = sys.modules.get('torch')
     return torch is not None and isinstance(x, torch.Tensor)
 
+# %% ../nbs/10_prediction.ipynb #2afc8781
 def as_rgb(
-    photo: Any,                         # uint8 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); or tensor (1, 3 or 4, H, W), uint8 or float in [0, 1]
-) -> np.ndarray:                        # uint8 (H, W, 3), grey as RGB, transparent parts on white
+    photo: Any,     # uint8 (H, W) or (H, W, 1, 3 or 4); or tensor (1, 3 or 4, H, W), uint8 or float in [0, 1]
+) -> np.ndarray:    # uint8 (H, W, 3), grey as RGB, transparent parts on white
     "An array or a tensor as an RGB photo; raises `ValueError` for another kind"
     kind = f'{photo.dtype} {tuple(photo.shape)}'
     if is_tensor(photo):
         import torch
         kind, x = f'a tensor of {kind}', photo.detach().cpu()
-        if x.is_floating_point() and x.numel() and 0 <= x.min() and x.max() <= 1: x = (x.float() * 255).round().to(torch.uint8)
+        unit = x.is_floating_point() and x.numel() and 0 <= x.min() and x.max() <= 1
+        if unit: x = (x.float() * 255).round().to(torch.uint8)
         photo = x.permute(1, 2, 0).numpy() if x.ndim == 3 and x.dtype == torch.uint8 else np.empty(0)
     channels = photo.shape[2:] or (1,)
     if photo.dtype != np.uint8 or photo.ndim not in (2, 3) or channels not in ((1,), (3,), (4,)) or not photo.size:
         raise ValueError(f'the photo is {kind}; it has to be {PHOTO_TYPES}')
-    return photo if channels == (3,) else read_photo(Image.fromarray(photo[..., 0] if photo.shape[2:] == (1,) else photo))
+    if channels == (3,): return photo
+    return read_photo(Image.fromarray(photo[..., 0] if photo.shape[2:] == (1,) else photo))
 
 # %% ../nbs/10_prediction.ipynb #f063acee
 def uncertainty_by_source(
@@ -177,17 +187,23 @@ def uncertainty_by_source(
     found |= {name: gap[::k, ::k].sum() / area / 2 for name, gap in gaps.items()}
     return {name: float(share) for name, share in found.items()}
 
+# %% ../nbs/10_prediction.ipynb #526bbbd5
+@patch(as_prop=True)
+def uncertainty(self: Prediction) -> dict[str, float]: # shares of the car's area
+    "Where the network is uncertain"
+    return uncertainty_by_source(car_probability(self.small), self.threshold, **self.gaps)
+
 # %% ../nbs/10_prediction.ipynb #c3c458f6
 def resolve_crf(
-    asked: CRF | bool | None,   # True: the checkpoint's, or else the default; False: none; None: the checkpoint's, if it has one
+    asked: CRF | bool | None,   # True: the checkpoint's or the default; False: none; None: the checkpoint's, if any
     stored: dict,       # the checkpoint's parameters; empty: refinement does not pay for its network
 ) -> CRF | None:         # None: none
-    "Which refinement is meant; raises `PredictionError` if it is asked for and pydensecrf is missing"
+    "Which refinement to use; raises `PredictionError` if it is asked for and pydensecrf is missing"
     if asked is False or asked is None and not stored: return None
     if find_spec('pydensecrf') is None:
         missing = "pydensecrf is not installed; pip install 'carvana-unet[crf]', or go without the CRF"
         if asked is not None: raise PredictionError(missing)
-        warnings.warn(f'masks are not refined, as this model would have it: {missing}', stacklevel=3)
+        warnings.warn(f'masks are not refined, although the CRF pays for this model: {missing}', stacklevel=3)
         return None
     return asked if isinstance(asked, CRF) else stored_crf(stored) or GATED
 
@@ -195,14 +211,14 @@ def resolve_crf(
 class Predictor:
     "Cut a car out of its photo: `Predictor('MODEL.pth').mask('car.jpg')`"
     def __init__(self,
-        model: 'str | Path | Checkpoint' = 'MODEL.pth', # file (looked for in the working folder, then in the package) or checkpoint; .onnx: without PyTorch
-        device: 'str | torch.device | None' = None,     # 'cpu', 'cuda', ...; None: a GPU if there is one
-        scale: float | None = None,                     # of photos as large as in training, from 0.01 to 1; None: the checkpoint's
-        threshold: float | None = None,                 # in (0, 1); None: the checkpoint's
-        tta: bool = False,          # also predict the mirrored photo, and take the mean: twice the time
-        squares: bool | str = False,    # predict overlapping squares instead of the whole photo, faded into each other; 'cut': parted in the middle
-        crf: CRF | bool | None = None,  # True: the checkpoint's, or else the default; False: none; None: the checkpoint's, if it has one
-        max_memory: float = 1.5,    # GB for a photo; one that needs more is done in tiles
+        model: 'str | Path | Checkpoint' = 'MODEL.pth',    # checkpoint or file; .onnx: without PyTorch
+        device: 'str | torch.device | None' = None,        # 'cpu', 'cuda', ...; None: a GPU if there is one
+        scale: float | None = None,     # in [0.01, 1], of photos as large as in training; None: the checkpoint's
+        threshold: float | None = None, # in (0, 1); None: the checkpoint's
+        tta: bool = False,              # also predict the flipped photo, and take the mean: twice the time
+        squares: bool | str = False,    # overlapping squares instead of the whole photo, blended; 'cut': hard-cut
+        crf: CRF | bool | None = None,  # True: the checkpoint's or the default; False: none; None: if the checkpoint has one
+        max_memory: float = 1.5,        # GB for a photo; a larger one is predicted in tiles
     ):
         self.engine = load_engine(model, device)
         self.checkpoint: Any = self.engine.description
@@ -220,14 +236,14 @@ class Predictor:
 def scale_for(self: Predictor,
     hw: tuple[int, int],    # height and width of a photo, pixels
 ) -> float:                 # above 0
-    "What the photo's sides are multiplied by before the network sees it"
+    "What the photo's sides are multiplied by before it goes into the network"
     size = self.checkpoint.size or max(hw)
     times = min(max(max(hw), self.checkpoint.min_size or size), size) / max(hw)
     return self.scale * (1 if .8 < times < 1.25 else times)
 
 # %% ../nbs/10_prediction.ipynb #5ce4ce34
 class SmallPhoto(NamedTuple):
-    "A photo as the network will see it"
+    "A photo at the scale of the network"
     photo: np.ndarray       # uint8 (h, w, 3)
     hw: tuple[int, int]     # height and width of the photo itself
     scale: float            # what its sides were multiplied by
@@ -237,8 +253,8 @@ class SmallPhoto(NamedTuple):
 # %% ../nbs/10_prediction.ipynb #f891480b
 def photo_source(
     photo: object, # as a caller gives it
-) -> Any:          # a name, PIL image, array or tensor as it is; what is in an open file or in bytes as bytes
-    "What a photo is read from; raises `TypeError` for what is none"
+) -> Any:          # a name, PIL image, array or tensor as it is; the contents of an open file as bytes
+    "What a photo is read from; raises `TypeError` for anything else"
     if isinstance(photo, (str, os.PathLike)): return Path(photo)
     if isinstance(photo, (bytes, bytearray, memoryview)): return bytes(photo)
     if isinstance(photo, (Image.Image, np.ndarray)) or is_tensor(photo): return photo
@@ -249,11 +265,12 @@ def photo_source(
     several = '; for several photos there is stream' if isinstance(photo, (list, tuple)) else ''
     raise TypeError(f'the photo is a {type(photo).__name__}; it has to be {PHOTO_TYPES}{several}')
 
+# %% ../nbs/10_prediction.ipynb #d98cc6a9
 @patch
 def read(self: Predictor,
     photo: object,  # one of `PHOTO_TYPES`
 ) -> SmallPhoto:
-    "Decode and shrink a photo; raises `PhotoError` if it cannot be decoded, `TypeError` or `ValueError` if it is no photo"
+    "Decode and shrink a photo; raises `PhotoError` for a damaged file, `TypeError` or `ValueError` for no photo"
     def reduce(*hw): return 1 if self.crf else max([1, *(k for k in (2, 4, 8) if k * self.scale_for(hw) <= 1)])
     given = photo_source(photo)
     if isinstance(given, np.ndarray) or is_tensor(given):
@@ -274,6 +291,7 @@ def overlap_for(
     "Half as much for tiles that are too small for all of it"
     return OVERLAP if side >= 2 * OVERLAP + 2 * STEP else OVERLAP // 2
 
+# %% ../nbs/10_prediction.ipynb #ff01cc8e
 @patch
 def tile_side(self: Predictor,
     hw: tuple[int, int],        # height and width of the photo, pixels
@@ -285,7 +303,8 @@ def tile_side(self: Predictor,
     side, least = int(math.sqrt(max(left, 0) / self.engine.bytes_per_pixel)) // STEP * STEP, OVERLAP + 2 * STEP
     if side >= least: return side
     need = (8 * math.prod(hw) + self.engine.bytes_per_pixel * least**2) / 1e9
-    raise PredictionError(f'a photo of {hw[1]}x{hw[0]} does not fit into {self.max_memory} GB; allow {math.ceil(10 * need) / 10} GB, or take a smaller scale')
+    raise PredictionError(f'a photo of {hw[1]}x{hw[0]} does not fit into {self.max_memory} GB; '
+                          f'allow {math.ceil(10 * need) / 10} GB, or take a smaller scale')
 
 # %% ../nbs/10_prediction.ipynb #a8588ea9
 @patch
@@ -301,6 +320,19 @@ def maps(self: Predictor,
     maps = np.stack([merge([s[i] for s in squares], (h, w), self.squares != 'cut') for i in range(len(squares[0]))])
     return maps, dict(squares=overlap_difference([car_probability(s) for s in squares], (h, w)))
 
+# %% ../nbs/10_prediction.ipynb #3c23ab28
+@patch
+def both_ways(self: Predictor,
+    photo: np.ndarray,      # uint8 (h, w, 3) at the network's scale
+    side: int | None,       # of the tiles, as for `maps`
+) -> tuple[np.ndarray, dict]: # float32 (C, h, w) in [0, 1]; gaps of `maps`, and `flip`: how far the two differ
+    "The mean of the maps of a photo and of its mirror image"
+    (maps, gaps), (flipped, more) = self.maps(photo, side), self.maps(photo[:, ::-1], side)
+    flipped = flipped[..., ::-1]
+    gaps = {k: (v + more[k][:, ::-1]) / 2 for k, v in gaps.items()}
+    gaps['flip'] = abs(car_probability(maps) - car_probability(flipped))
+    return (maps + flipped) / 2, gaps
+
 # %% ../nbs/10_prediction.ipynb #2da75ab0
 @patch
 def infer(self: Predictor,
@@ -308,15 +340,10 @@ def infer(self: Predictor,
 ) -> Prediction:
     "Predict a photo that has been read; raises `PredictionError` if it does not fit into the memory"
     side = self.tile_side(small.hw, small.photo.shape[:2])
-    maps, gaps = self.maps(small.photo, side)
-    if self.tta:
-        flipped, more = self.maps(small.photo[:, ::-1], side)
-        flipped = flipped[..., ::-1]
-        gaps = {k: (v + more[k][:, ::-1]) / 2 for k, v in gaps.items()} | dict(flip=abs(car_probability(maps) - car_probability(flipped)))
-        maps = (maps + flipped) / 2
-    found = Prediction(maps, small.hw, small.scale, self.threshold, gaps, limit=self.checkpoint.low_confidence, photo=small.given)
-    if self.crf and small.full is not None:
-        found.refined = refine(small.full, found.probability, self.crf)
+    maps, gaps = (self.both_ways if self.tta else self.maps)(small.photo, side)
+    limit = self.checkpoint.low_confidence
+    found = Prediction(maps, small.hw, small.scale, self.threshold, gaps, limit=limit, photo=small.given)
+    if self.crf and small.full is not None: found.refined = refine(small.full, found.probability, self.crf)
     return found
 
 # %% ../nbs/10_prediction.ipynb #73384d35
@@ -332,7 +359,7 @@ def predict(self: Predictor,
 def probability(self: Predictor,
     photo: object,  # one of `PHOTO_TYPES`
 ) -> np.ndarray:  # float32 (H, W) in [0, 1]
-    "How sure the network is, at each pixel of the photo, that it is car; raises `PhotoError` if the file cannot be read"
+    "The probability of the car at each pixel; raises `PhotoError` if the file cannot be read"
     return self.predict(photo).probability
 
 @patch
@@ -364,7 +391,8 @@ def prefetched(
             try: return item, future.result()
             except Exception as e: return item, e
             except KeyboardInterrupt: raise
-            except BaseException as e: return item, RuntimeError(f'{type(e).__name__}: {e}')  # a decoder's panic, or its exit
+            except BaseException as e:  # a decoder's panic, or its exit
+                return item, RuntimeError(f'{type(e).__name__}: {e}')
         try:
             for item in items:
                 waiting.append((item, pool.submit(f, item)))
@@ -383,8 +411,8 @@ def stream(self: Predictor,
     def infer(item):
         if isinstance(item[1], Exception): raise item[1]
         return self.infer(item[1])
-    single = isinstance(photos, (str, os.PathLike, bytes, bytearray, Image.Image)) or hasattr(photos, 'read') or getattr(photos, 'ndim', 4) < 4
-    if single: photos = [photos]
+    file = isinstance(photos, (str, os.PathLike, bytes, bytearray)) or hasattr(photos, 'read')
+    if file or isinstance(photos, Image.Image) or getattr(photos, 'ndim', 4) < 4: photos = [photos]
     for (photo, _), found in prefetched(infer, prefetched(self.read, photos, 2 * workers, workers)): yield photo, found
 
 # %% ../nbs/10_prediction.ipynb #f46e1d71

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['RANGES', 'KeepBest', 'StopAtNaN', 'noted_signals', 'Stopped', 'KeepState', 'EarlierEpochs', 'draw_worst',
-           'DrawProgress', 'tensorboard_callback', 'machine_memory', 'check_memory', 'step_bytes', 'check_step',
-           'Accumulate', 'local_device', 'share', 'loaded_net', 'as_folders', 'check_ranges', 'split_for_training',
-           'prepare', 'check_net', 'run_cycle', 'lowest_confidence', 'finished', 'refuse_other', 'best_so_far',
-           'check_output', 'settings_of', 'train']
+           'DrawProgress', 'tensorboard_callback', 'machine_memory', 'check_memory', 'step_bytes', 'possible_changes',
+           'check_step', 'Accumulate', 'local_device', 'share', 'loaded_net', 'as_folders', 'check_ranges',
+           'split_for_training', 'check_data', 'check_depth', 'check_net', 'prepare', 'lowest_confidence',
+           'finish_cycle', 'run_cycle', 'finished', 'refuse_other', 'best_so_far', 'check_output', 'settings_of',
+           'with_less_memory', 'resume_from', 'train']
 
 # %% ../nbs/16_long_runs.ipynb #16a00004
 import gc, inspect, os, random, shlex, signal, sys, threading, time
@@ -19,6 +20,7 @@ from statistics import median
 from typing import Any
 import numpy as np
 import torch
+from fastcore.basics import patch
 from fastcore.foundation import L
 from fastcore.meta import delegates
 from fastai.basics import Callback, set_seed
@@ -29,21 +31,25 @@ from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai.data.transforms import Normalize
 from fastai.torch_core import default_device, get_model, num_distrib, rank_distrib
 from matplotlib.figure import Figure
+
+# %% ../nbs/16_long_runs.ipynb #4cc2d3e7
 from .batches import dataloaders, sizes
 from .carvana import CarvanaError, Pair, pairs, read_cars, split_cars
-from .checkpoints import Checkpoint, CheckpointError, find_model, load_checkpoint, save_checkpoint, shapes_of, write_atomically
+from .checkpoints import Checkpoint, CheckpointError, find_model, load_checkpoint
+from .checkpoints import save_checkpoint, shapes_of, write_atomically
 from .losses import BCEDice, CrossEntropyDice
 from .doctor import quick_check
 from .photos import read_photo
 from .prediction import Predictor
-from .training import SettingsError, TrainingError, WeightAverage, arch_of, carvana_learner, draw_curve, new_net
+from .training import SettingsError, TrainingError, WeightAverage
+from .training import arch_of, carvana_learner, draw_curve, new_net
 from .unet import ArchError, EncoderUNet, build
 
 # %% ../nbs/16_long_runs.ipynb #df61d57b
 class KeepBest(TrackerCallback):
-    "Write the model whenever the full-size Dice score is the best so far; `ck` is the checkpoint to fill in"
+    "Write the model whenever its full-size Dice score is the best so far"
     def __init__(self,
-        ck: Checkpoint,     # all but weights, score and curve
+        ck: Checkpoint,     # to be filled in: it has no weights, score and curve yet
         path: str | Path,   # where to write
     ):
         super().__init__('dice')
@@ -63,25 +69,29 @@ class KeepBest(TrackerCallback):
             averaged = getattr(getattr(self.learn, 'weight_average', None), 'average', None)
             weights = averaged.module.state_dict() if averaged else get_model(self.model).state_dict()
             self.ck.weights, self.ck.score['dice'] = {k: v.clone() for k, v in weights.items()}, self.curve[-1]['dice']
-            if len(self.ck.classes) > 2: self.ck.score['classes'] = dict(zip(self.ck.classes[1:], self.learn.metrics[0].of_classes))
+            names, of_classes = self.ck.classes[1:], self.learn.metrics[0].of_classes
+            if len(names) > 1: self.ck.score['classes'] = dict(zip(names, of_classes))
             if not rank_distrib(): save_checkpoint(self.ck, self.path)
 
     def _note(self): self.ck.recipe.update(minutes=round((time.time() - self.start) / 60, 1), curve=self.curve)
 
-    def state_dict(self) -> dict: # best (score), curve, seconds
-        "What a restart needs"
-        return dict(best=float(self.best), curve=self.curve, seconds=time.time() - self.start)
+# %% ../nbs/16_long_runs.ipynb #eebc4864
+@patch
+def state_dict(self: KeepBest) -> dict: # best (score), curve, seconds
+    "The state that a resumed training needs"
+    return dict(best=float(self.best), curve=self.curve, seconds=time.time() - self.start)
 
-    def load_state_dict(self,
-        state: dict,    # of `state_dict`
-    ):
-        "Resume from there"
-        self.best, self.curve, self.start = state['best'], state['curve'], time.time() - state['seconds']
-        self._note()
+@patch
+def load_state_dict(self: KeepBest,
+    state: dict,    # of `state_dict`
+):
+    "Resume from there"
+    self.best, self.curve, self.start = state['best'], state['curve'], time.time() - state['seconds']
+    self._note()
 
 # %% ../nbs/16_long_runs.ipynb #224d0284
 class StopAtNaN(Callback):
-    "Raise `TrainingError` before a loss or gradient that is not finite reaches the weights; the same for a loss of the validation"
+    "Raise `TrainingError` before a loss or gradient that is not finite reaches the weights"
     order = GradientClip.order - 0.5
     def after_loss(self):
         if not torch.isfinite(self.loss): self._stop('loss' if self.training else 'validation loss')
@@ -91,9 +101,11 @@ class StopAtNaN(Callback):
         if not torch.isfinite(norm): self._stop('gradient')
 
     def _stop(self, what):
-        names = ', '.join(sorted({Path(item).name for item in getattr(self.dl, 'last', []) if isinstance(item, (str, Path))}))
+        photos = [Path(item).name for item in getattr(self.dl, 'last', []) if isinstance(item, (str, Path))]
+        names = ', '.join(sorted(set(photos)))
         check = f'check its photos and masks ({names}), or ' if names else ''
-        raise TrainingError(f'the {what} of epoch {self.epoch + 1}, batch {self.iter + 1} is not finite; {check}lower --learning-rate')
+        place = f'epoch {self.epoch + 1}, batch {self.iter + 1}'
+        raise TrainingError(f'the {what} of {place} is not finite; {check}lower --learning-rate')
 
 # %% ../nbs/16_long_runs.ipynb #bff09a6c
 @contextmanager
@@ -115,68 +127,93 @@ class Stopped(KeyboardInterrupt):
 
 # %% ../nbs/16_long_runs.ipynb #3cbf7f2b
 class KeepState(Callback):
-    "Write everything that a restart needs, and restart from it"
-    order, parts = 90, {'settings', 'batches', 'place', 'model', 'opt', 'average', 'loss', 'best'}
+    "Write everything that a resumed training needs, and resume from it"
+    order = 90
+    parts = {'settings', 'batches', 'place', 'model', 'opt', 'average', 'loss', 'best'}
     def __init__(self,
         path: str | Path,           # where to write
-        settings: dict,             # of the training; a restart has to have the same
-        batches: dict | None = None,    # batch size and accumulation: those of `settings`, or what memory has made of them
+        settings: dict,             # of the training; a resumed one has to have the same
+        batches: dict | None = None,    # batch size and accumulation in use, after memory ran out perhaps
         every: float = 60,          # seconds from one writing to the next
-    ): self.path, self.settings, self.batches, self.every, self.signals, self.state = Path(path), settings, batches, every, (), None
+    ):
+        self.path, self.settings, self.batches, self.every = Path(path), settings, batches, every
+        self.signals, self.state = (), None
 
-    def load(self) -> dict | None:
-        "What an earlier run of this training left; raises `TrainingError` if it belongs to another"
-        if not self.path.exists(): return None
-        try:
-            state = torch.load(self.path, map_location='cpu', weights_only=True)
-            if missing := self.parts - set(state): raise ValueError(missing)
-        except Exception: raise TrainingError(f'{self.path}: is damaged or of another version; delete it to start over') from None
-        changed = [k for k in self.settings if state['settings'].get(k) != self.settings[k]]
-        if changed:
-            was = ', '.join(f"{k} {state['settings'].get(k)}" for k in changed)
-            raise SettingsError(f'{self.path}: belongs to another training ({was}); give the same options, or delete it to start over')
-        return state
+# %% ../nbs/16_long_runs.ipynb #238a788e
+@patch
+def write(self: KeepState):
+    "Write all of `parts`"
+    loss = self.recorder.smooth_loss
+    average, best = self.learn.weight_average.average, self.learn.keep_best
+    state = dict(settings=self.settings, batches=self.batches, place=self.place,
+                 model=get_model(self.model).state_dict(), opt=self.opt.state_dict()['state'],
+                 average=average.state_dict(), loss=[loss.count, loss.val], best=best.state_dict())
+    if not rank_distrib(): write_atomically(state, self.path)
+    self.written = time.time()
 
-    def before_fit(self):
-        self.written, state = time.time(), self.state
-        self.place = state['place'] if state else [0, 0]
-        if not state: return
-        get_model(self.model).load_state_dict(state['model'])
-        self.learn.weight_average.average.load_state_dict(state['average'])
-        self.opt.load_state_dict(dict(self.opt.state_dict(), state=state['opt']))  # its rates come from the schedule
-        loss = self.recorder.smooth_loss
-        loss.count, loss.val = state['loss'][0], state['loss'][1]
-        self.learn.keep_best.load_state_dict(state['best'])
+# %% ../nbs/16_long_runs.ipynb #993798de
+@patch
+def load(self: KeepState) -> dict | None:
+    "The state of an earlier run of this training; raises `TrainingError` if it belongs to another"
+    if not self.path.exists(): return None
+    try:
+        state = torch.load(self.path, map_location='cpu', weights_only=True)
+        if missing := self.parts - set(state): raise ValueError(missing)
+    except Exception:
+        raise TrainingError(f'{self.path}: is damaged or of another version; delete it to start over') from None
+    changed = [k for k in self.settings if state['settings'].get(k) != self.settings[k]]
+    if changed:
+        was = ', '.join(f"{k} {state['settings'].get(k)}" for k in changed)
+        raise SettingsError(f'{self.path}: belongs to another training ({was}); '
+                            'give the same options, or delete it to start over')
+    return state
 
-    def before_train(self):
-        dl, self.first = self.dls.train, self.place[1] if self.epoch == self.place[0] else 0
-        dl.epoch, dl.start = self.epoch, self.first
-        self.learn.pct_train = (self.epoch + self.first / len(dl)) / self.n_epoch
+# %% ../nbs/16_long_runs.ipynb #876d6eef
+@patch
+def before_fit(self: KeepState):
+    "Go back to the state of the earlier run"
+    self.written, state = time.time(), self.state
+    self.place = state['place'] if state else [0, 0]
+    if not state: return
+    get_model(self.model).load_state_dict(state['model'])
+    self.learn.weight_average.average.load_state_dict(state['average'])
+    self.opt.load_state_dict(dict(self.opt.state_dict(), state=state['opt']))  # its rates come from the schedule
+    loss = self.recorder.smooth_loss
+    loss.count, loss.val = state['loss'][0], state['loss'][1]
+    self.learn.keep_best.load_state_dict(state['best'])
 
-    def before_batch(self):
-        if self.training: set_seed(self.dls.train.seed_of(self.first + self.iter, 'network'))
+# %% ../nbs/16_long_runs.ipynb #9f8ada88
+@patch
+def before_train(self: KeepState):
+    "Skip the batches that the earlier run has done"
+    dl, self.first = self.dls.train, self.place[1] if self.epoch == self.place[0] else 0
+    dl.epoch, dl.start = self.epoch, self.first
+    self.learn.pct_train = (self.epoch + self.first / len(dl)) / self.n_epoch
 
-    def after_batch(self):
-        waiting = hasattr(self.learn, 'accumulate') and self.learn.accumulate.count
-        done = self.first + self.iter + 1
-        if not self.training or waiting or done == len(self.dls.train): return  # after the last batch comes the epoch's score
-        self.place = [self.epoch, done]
-        if self.signals or time.time() - self.written > self.every: self.write()
-        if self.signals: raise Stopped(f'stopped after batch {done} of epoch {self.epoch + 1}')
+@patch
+def before_batch(self: KeepState):
+    "Seed the network's random numbers"
+    if self.training: set_seed(self.dls.train.seed_of(self.first + self.iter, 'network'))
 
-    def after_epoch(self):
-        if self.epoch < self.place[0]: return  # an epoch before the restart
-        self.place = [self.epoch + 1, 0]
-        self.write()
-        if self.signals and self.epoch + 1 < self.n_epoch: raise Stopped(f'stopped after epoch {self.epoch + 1}')
+# %% ../nbs/16_long_runs.ipynb #2f7dab94
+@patch
+def after_batch(self: KeepState):
+    "Write the state if it is time, and stop if a signal has come"
+    waiting = hasattr(self.learn, 'accumulate') and self.learn.accumulate.count
+    done = self.first + self.iter + 1
+    last = done == len(self.dls.train)  # the epoch's score follows, and then `after_epoch`
+    if not self.training or waiting or last: return
+    self.place = [self.epoch, done]
+    if self.signals or time.time() - self.written > self.every: self.write()
+    if self.signals: raise Stopped(f'stopped after batch {done} of epoch {self.epoch + 1}')
 
-    def write(self):
-        "Write all of `parts`"
-        loss = self.recorder.smooth_loss
-        state = dict(settings=self.settings, batches=self.batches, place=self.place, model=get_model(self.model).state_dict(), opt=self.opt.state_dict()['state'],
-                     average=self.learn.weight_average.average.state_dict(), loss=[loss.count, loss.val], best=self.learn.keep_best.state_dict())
-        if not rank_distrib(): write_atomically(state, self.path)
-        self.written = time.time()
+@patch
+def after_epoch(self: KeepState):
+    "Write the state, and stop if a signal has come"
+    if self.epoch < self.place[0]: return  # an epoch before the restart
+    self.place = [self.epoch + 1, 0]
+    self.write()
+    if self.signals and self.epoch + 1 < self.n_epoch: raise Stopped(f'stopped after epoch {self.epoch + 1}')
 
 # %% ../nbs/16_long_runs.ipynb #48ea2105
 class EarlierEpochs(Callback):
@@ -208,7 +245,7 @@ def draw_worst(
 
 # %% ../nbs/16_long_runs.ipynb #40898c34
 class DrawProgress(Callback):
-    "After each epoch: `MODEL_curve.png`, and `MODEL_worst.png` with the worst validation photos, beside the model"
+    "After each epoch, `MODEL_curve.png` and `MODEL_worst.png` beside the model"
     order = 80
     def after_epoch(self):
         keep, metric = self.learn.keep_best, self.learn.metrics[0]
@@ -223,7 +260,8 @@ def tensorboard_callback(
     "fastai's TensorBoardCallback; raises `TrainingError` where TensorBoard is not installed"
     try: from fastai.callback.tensorboard import TensorBoardCallback
     except ModuleNotFoundError:
-        raise TrainingError("--tensorboard: tensorboard is not installed; pip install 'carvana-unet[tensorboard]'") from None
+        fix = "pip install 'carvana-unet[tensorboard]'"
+        raise TrainingError(f'--tensorboard: tensorboard is not installed; {fix}') from None
     class Numbers(TensorBoardCallback):
         "Without the settings of PyTorch's optimizers that are no numbers"
         def before_fit(self):
@@ -237,16 +275,18 @@ def tensorboard_callback(
 def machine_memory() -> int:    # bytes
     "The memory of this machine"
     try: return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-    except (AttributeError, ValueError, OSError): return 2**63  # not known: as much as you like
+    except (AttributeError, ValueError, OSError): return 2**63  # unknown: no limit
 
+# %% ../nbs/16_long_runs.ipynb #44c49c46
 def check_memory(
     need: float,    # bytes
     what: str,      # that needs them
     change: str,    # options that need less
 ):
-    "Raise `SettingsError` for what this machine has no memory for"
-    if need > machine_memory():
-        raise SettingsError(f'{what} takes {need / 1e9:,.0f} GB of memory, and this machine has {machine_memory() / 1e9:,.0f}; lower {change}')
+    "Raise `SettingsError` if this machine has less memory"
+    if need <= machine_memory(): return
+    there = f'this machine has {machine_memory() / 1e9:,.0f}'
+    raise SettingsError(f'{what} takes {need / 1e9:,.0f} GB of memory, and {there}; lower {change}')
 
 # %% ../nbs/16_long_runs.ipynb #57180b27
 def step_bytes(
@@ -266,6 +306,20 @@ def step_bytes(
     return sum(kept.values())
 
 # %% ../nbs/16_long_runs.ipynb #2e00d900
+def possible_changes(
+    arch: dict,         # of a network that cannot learn from such a batch
+    batch_size: int,    # squares
+    side: int,          # of each, pixels
+    most: int,          # side of the smallest square to train on, pixels
+) -> str:               # options
+    "The options that would make a batch possible"
+    larger = next((f'--crop {s}' for s in range(side + 1, most + 1) if step_bytes(arch, batch_size, s)), None)
+    depths = range(arch.get('depth', 0) - 1, 0, -1)
+    less = next((f'--depth {d}' for d in depths if step_bytes(arch | dict(depth=d), batch_size, side)), None)
+    options = [larger, '--batch-size 2' if step_bytes(arch, 2, side) else None, less]
+    return ', '.join(o for o in options if o) or 'a larger --scale'
+
+# %% ../nbs/16_long_runs.ipynb #549a77f0
 def check_step(
     arch: dict,             # of the network
     squares: list[int],     # sides of all that there are to train on, pixels
@@ -274,24 +328,22 @@ def check_step(
     accumulate: int,        # batches of a step
     device: torch.device,   # that trains
 ):
-    "Raise `SettingsError` if no step can be made, and say which option to change"
+    "Raise `SettingsError` if no step can be made, with the option to change"
     processes, side = num_distrib() or 1, min(crop or min(squares), min(squares))
     if len(squares) < (step := batch_size * accumulate * processes):
-        of = f' ({batch_size} in a batch, {accumulate} batches, {processes} processes)' if step > batch_size else ''
+        parts = f'{batch_size} in a batch, {accumulate} batches, {processes} processes'
+        of = f' ({parts})' if step > batch_size else ''
         change = '--batch-size or --accumulate' if accumulate > 1 else '--batch-size'
         raise SettingsError(f'one step takes {step} squares{of}, and there are {len(squares)} to train on; lower {change}')
-    need = step_bytes(arch, batch_size, side)
+    need, what = step_bytes(arch, batch_size, side), f'{batch_size} squares of {side} pixels'
     if need is None:
-        larger = next((f'--crop {s}' for s in range(side + 1, min(squares) + 1) if step_bytes(arch, batch_size, s)), None)
-        options = [larger, '--batch-size 2' if step_bytes(arch, 2, side) else None,
-                   next((f'--depth {d}' for d in range(arch.get('depth', 0) - 1, 0, -1) if step_bytes(arch | dict(depth=d), batch_size, side)), None)]
-        change = ', '.join(o for o in options if o) or 'a larger --scale'
-        raise SettingsError(f'the network cannot learn from a batch of {batch_size} with squares of {side} pixels, too few at its bottom; take {change}')
-    if device.type == 'cpu': check_memory(need / 2, f'a step of {batch_size} squares of {side} pixels', '--batch-size, --crop or --width')
+        change = possible_changes(arch, batch_size, side, min(squares))
+        raise SettingsError(f'the network cannot learn from {what}, too few at its bottom; take {change}')
+    if device.type == 'cpu': check_memory(need / 2, f'a step of {what}', '--batch-size, --crop or --width')
 
 # %% ../nbs/16_long_runs.ipynb #adbf7554
 class Accumulate(GradientAccumulation):
-    "Add up gradients over `n_acc` crops, at the learning rate of the first batch among them; none is left at the end of an epoch"
+    "Add up gradients over `n_acc` crops, at the learning rate of the first batch among them"
     def before_fit(self):
         super().before_fit()
         self.dls.train.group = self.n_acc // self.dls.train.bs
@@ -318,10 +370,11 @@ def local_device(
 def share(
     learn: Learner, # as `prepare` makes it
 ):
-    "Under `torchrun` or `accelerate launch`: fastai's DistributedTrainer, with batches dealt out by `SeededDL`; else nothing; raises `TrainingError` without accelerate"
+    "Train in several processes, if `torchrun` started them; raises `TrainingError` without accelerate"
     if not num_distrib(): return
     try: from fastai.distributed import DistributedTrainer
-    except ImportError: raise TrainingError('several processes: accelerate is not installed; pip install accelerate') from None
+    except ImportError:
+        raise TrainingError('several processes: accelerate is not installed; pip install accelerate') from None
     class Dealt(DistributedTrainer):
         def _wrap_dl(self, dl):
             dl.rank, dl.world = rank_distrib(), num_distrib()
@@ -342,7 +395,8 @@ def loaded_net(
     own = net.state_dict()
     fit = {k: v for k, v in start.weights.items() if v.shape == own[k].shape}
     net.load_state_dict(own | fit)
-    if anew := sorted({k.rpartition('.')[0] for k in own if k not in fit}): print(f"layers that begin anew: {', '.join(anew)}")
+    anew = sorted({k.rpartition('.')[0] for k in own if k not in fit})
+    if anew: print('layers that begin anew:', ', '.join(anew))
     return net
 
 # %% ../nbs/16_long_runs.ipynb #17ebf6ee
@@ -363,26 +417,71 @@ def check_ranges(
     "Raise `SettingsError` for a setting out of its range"
     for name, value in settings.items():
         least, most = RANGES[name]
-        if not least <= value <= most: raise SettingsError(f"{name.replace('_', ' ')}: {value} is not from {least} to {most}")
+        if least <= value <= most: continue
+        raise SettingsError(f"{name.replace('_', ' ')}: {value} is not from {least} to {most}")
 
 # %% ../nbs/16_long_runs.ipynb #7b0e7677
 def split_for_training(
     folders: list,              # in Kaggle's layout; the first holds the cars that validate
-    valid: str | Path | None,   # text file of validation cars; None: `valid_cars.txt` in the first folder, or else a tenth of its cars
+    valid: str | Path | None,   # text file of validation cars; None: `valid_cars.txt`, or else a tenth of the cars
     check: int = 40,            # photos that choose the epoch, at most
     seed: int = 0,              # which photos, and which tenth
 ) -> tuple[list[Pair], list[Pair]]: # to train on, to choose the epoch by
-    "Photos of no validation car of any folder, and a sample of the first half of the validation cars; raises `CarvanaError` if either is empty"
+    "Photos to train on and photos that choose the epoch; raises `CarvanaError` if there are none"
     first, *rest = [pairs(f) for f in folders]
     if valid is None and (Path(folders[0])/'valid_cars.txt').exists(): valid = Path(folders[0])/'valid_cars.txt'
     train, held = split_cars(first, 0.1 if valid is None else valid, seed)
     cars = read_cars(valid) if valid is not None else sorted({p.car for p in held})
     chosen = set(cars[:-(-len(cars) // 2)])
     choosing = [p for p in held if p.car in chosen]
-    if not choosing: raise CarvanaError(f'{folders[0]}: has no photo of the first half of the validation cars; list others first')
+    if not choosing:
+        raise CarvanaError(f'{folders[0]}: has no photo of the first half of the validation cars; list others first')
     choosing = sorted(random.Random(seed).sample(choosing, min(check, len(choosing))))
     never = set(cars).union(*(read_cars(f) for folder in folders[1:] if (f := Path(folder)/'valid_cars.txt').exists()))
     return [p for items in (train, *rest) for p in items if p.car not in never], choosing
+
+# %% ../nbs/16_long_runs.ipynb #ce28e558
+def check_data(
+    folders: list[str],     # to train on
+    several: bool,          # classes
+    allow_empty: bool,      # accept photos without a car
+):
+    "Raise `CarvanaError` for a folder with a fault that a quick look finds"
+    for folder in folders:
+        faults = [f for f in quick_check(folder, classes=several, allow_empty=allow_empty) if f.fault]
+        if faults: raise CarvanaError(f'{faults[0]} (carvana-doctor {folder} checks all files)')
+
+def check_depth(
+    depth: int | None,          # as asked for
+    start: Checkpoint | None,   # to start from
+    arch: str,                  # name of the network without one
+):
+    "Raise `SettingsError` for a depth that the network does not have"
+    name = start.arch.get('name', 'unet') if start else arch
+    if depth and name != 'unet': raise SettingsError(f'{name}: has no depth; leave it out, or use --arch unet')
+
+# %% ../nbs/16_long_runs.ipynb #921996e8
+def check_net(
+    arch: dict, # as `build` takes it
+):
+    "Raise `SettingsError` for a network that this machine has no memory to train, `ArchError` for an unknown one"
+    name = arch['name']
+    if name in ('unet', 'efficientnet_lite0'):
+        need = 24 * sum(v.numel() for v in shapes_of(arch).values())
+        check_memory(need, f'{name} of width {arch["width"]}', '--width' + ' or --depth' * (name == 'unet'))
+
+# %% ../nbs/16_long_runs.ipynb #1f1f6ffb
+def _described(net, scale, classes, seed, folders, train, choosing, start):
+    "The checkpoint of a training that has not begun"
+    mean, std = Checkpoint.mean, Checkpoint.std
+    if isinstance(net, EncoderUNet): mean, std = (0.498,) * 3, (0.502,) * 3  # those of its ImageNet weights
+    cars = {p.car for p in train} | set(start.cars if start else [])
+    held_out = sorted({p.car for p in pairs(folders[0])} - cars)
+    command = shlex.join(['carvana-train', *(a for a in sys.argv[1:] if a != '--resume')])
+    recipe = dict(command=command, seed=seed, photos=len(train), loaded=start.recipe if start else None)
+    score = dict(on=f'{len(choosing)} photos of {len({p.car for p in choosing})} validation cars that chose the epoch')
+    return Checkpoint({}, net.arch, scale=scale, mean=mean, std=std, classes=['background', *classes],
+                      cars=sorted(cars), held_out=held_out, recipe=recipe, score=score)
 
 # %% ../nbs/16_long_runs.ipynb #51dd1c07
 def prepare(
@@ -396,87 +495,42 @@ def prepare(
     bilinear: bool = True,          # bilinear up-sampling, or else transposed convolutions
     crop: int = 384,                # side of a random crop, pixels at the network's scale; 0: the photo's shorter side
     augment: list | tuple = ('flip', 'light'),  # besides random crops: names of `AUGMENTATIONS`
-    backgrounds: str | Path | None = None,  # folder of photos without cars: trains on composites, too; crops are then 4:3, `crop` pixels wide
+    backgrounds: str | Path | None = None,  # photos without cars: trains on composites, too; crops are then 4:3
     boundary: float = 0.,           # additional weight of pixels near the boundary of the car
     valid: str | Path | None = None,    # text file of validation cars
-    subpixel: int | None = None,    # side of the squares of pixels that efficientnet_lite0 takes as one; None: 1, or the loaded network's
-    load: str | Path | None = None, # checkpoint to start from (searched as `find_model` does), which then gives the network
+    subpixel: int | None = None,    # pixels that efficientnet_lite0 takes as one, along a side; None: 1, or as loaded
+    load: str | Path | None = None, # checkpoint to start from, which then gives the network
     accumulate: int = 1,            # batches whose gradients make one step
-    classes: list | tuple = ('car',),   # names of what masks hold; more than one: masks are PNGs of numbers, 0 for the background
+    classes: list | tuple = ('car',),   # names; more than one: masks are PNGs of class numbers, 0 for the background
     device: str | None = None,      # None: a GPU if there is one
     seed: int = 0,                  # of weights, order and augmentation
-    allow_empty: bool = False,      # photos without a car are wanted; or else an empty mask is a fault
+    allow_empty: bool = False,      # accept photos without a car
 ) -> tuple[Learner, Checkpoint]:    # the learner, and a checkpoint without weights
-    "A learner with everything that makes it learn, and nothing that writes files; raises `SettingsError`"
+    "A learner with its data, network and callbacks, and a checkpoint to fill; raises `SettingsError`"
     folders, n_classes, where = as_folders(folders), len(classes) + (len(classes) > 1), local_device(device)
     start = load_checkpoint(find_model(load)) if load else None
     scale = (start.scale if start else .5) if scale is None else scale
     check_ranges(scale=scale, seed=seed, crop=crop, batch_size=batch_size, accumulate=accumulate)
     train_items, choosing = split_for_training(folders, valid)
-    for folder in folders:
-        if faults := [f for f in quick_check(folder, classes=n_classes > 1, allow_empty=allow_empty) if f.fault]: raise CarvanaError(f'{faults[0]} (carvana-doctor {folder} checks all files)')
-    if depth and (name := start.arch.get('name', 'unet') if start else arch) != 'unet': raise SettingsError(f'{name}: has no depth; leave it out, or use --arch unet')
+    check_data(folders, n_classes > 1, allow_empty)
+    check_depth(depth, start, arch)
     if not start: check_net(arch_of(arch, n_classes, width, depth or 5, bilinear, subpixel or 1))
     set_seed(seed, reproducible=True)
-    net = loaded_net(start, n_classes, subpixel) if start else new_net(arch, n_classes, pretrained, width, depth or 5, bilinear, subpixel or 1)
+    if start: net = loaded_net(start, n_classes, subpixel)
+    else: net = new_net(arch, n_classes, pretrained, width, depth or 5, bilinear, subpixel or 1)
     ck = _described(net, scale, classes, seed, folders, train_items, choosing, start)
-    dls = dataloaders(train_items, choosing, scale, crop, batch_size, where, seed, ck.classes if n_classes > 1 else None, backgrounds, augment)
+    masks = ck.classes if n_classes > 1 else None
+    dls = dataloaders(train_items, choosing, scale, crop, batch_size, where, seed, masks, backgrounds, augment)
     dls.add_tfms([Normalize.from_stats(ck.mean, ck.std, cuda=False)], 'after_batch')
     dls.to(where)
     shown = sizes(dls.train_ds)
     check_step(net.arch, [min(hw) for hw in shown] * dls.train.times, batch_size, crop, accumulate, where)
     ck.size = round(median(max(hw) for hw in shown) / scale)
     if backgrounds: ck.min_size = min(ck.size, round(crop / scale))
-    learn = carvana_learner(dls, net, loss_func=BCEDice(boundary) if n_classes == 1 else CrossEntropyDice(), cbs=[StopAtNaN(), GradientClip()])
+    loss = BCEDice(boundary) if n_classes == 1 else CrossEntropyDice()
+    learn = carvana_learner(dls, net, loss_func=loss, cbs=[StopAtNaN(), GradientClip()])
     if accumulate > 1: learn.add_cb(Accumulate(accumulate * batch_size))
     return learn, ck
-
-# %% ../nbs/16_long_runs.ipynb #16a00012
-def check_net(
-    arch: dict, # as `build` takes it
-):
-    "Raise `SettingsError` for a network that this machine has no memory to train, `ArchError` if there is none such"
-    name = arch['name']
-    if name in ('unet', 'efficientnet_lite0'):
-        check_memory(24 * sum(v.numel() for v in shapes_of(arch).values()), f'{name} of width {arch["width"]}', '--width' + ' or --depth' * (name == 'unet'))
-
-def _described(net, scale, classes, seed, folders, train, choosing, start):
-    "The checkpoint of a training that has not begun"
-    mean, std = ((0.498,) * 3, (0.502,) * 3) if isinstance(net, EncoderUNet) else (Checkpoint.mean, Checkpoint.std)  # as the encoder saw ImageNet
-    cars = {p.car for p in train} | set(start.cars if start else [])
-    held_out = sorted({p.car for p in pairs(folders[0])} - cars)
-    command = shlex.join(['carvana-train', *(a for a in sys.argv[1:] if a != '--resume')])
-    recipe = dict(command=command, seed=seed, photos=len(train), loaded=start.recipe if start else None)
-    score = dict(on=f'{len(choosing)} photos of {len({p.car for p in choosing})} validation cars that chose the epoch')
-    return Checkpoint({}, net.arch, scale=scale, mean=mean, std=std, classes=['background', *classes], cars=sorted(cars), held_out=held_out, recipe=recipe, score=score)
-
-# %% ../nbs/16_long_runs.ipynb #2a68210f
-def run_cycle(
-    learn: Learner,             # as `prepare` makes it
-    ck: Checkpoint,             # to be filled
-    output: str | Path,         # where the best epoch is written
-    epochs: int,                # times that every photo is shown, once for each of its squares
-    lr: float,                  # highest learning rate
-    keep: KeepState,            # where the training stands
-    tensorboard: str | Path | None = None,  # folder for TensorBoard's logs
-) -> Checkpoint:                # the best epoch's
-    "`fit_one_cycle` from where `keep` stands; raises `Stopped` and `TrainingError`, and the state file stays"
-    learn.add_cbs([WeightAverage(), KeepBest(ck, output), EarlierEpochs(keep.state['best']['curve'] if keep.state else []), keep])
-    if not rank_distrib(): learn.add_cb(DrawProgress())
-    if tensorboard: learn.add_cb(tensorboard_callback(tensorboard))
-    share(learn)
-    with noted_signals() as keep.signals:
-        try: learn.fit_one_cycle(epochs, slice(lr / 3, lr), start_epoch=keep.state['place'][0] if keep.state else 0)
-        except Stopped as e: raise Stopped(f'{e}; resume with the same command and --resume') from None
-        except TrainingError as e:
-            if not keep.path.exists(): raise
-            raise TrainingError(f'{e}. {keep.path} holds what was learnt before: resume with --resume, or delete it to start over') from None
-    if not ck.weights: ck = replace(load_checkpoint(output), recipe=ck.recipe)  # no epoch since the restart was better
-    if not rank_distrib():
-        ck.low_confidence = lowest_confidence(load_checkpoint(output), learn.dls.valid_ds.items, learn.dls.device)
-        save_checkpoint(ck, output)
-        keep.path.unlink(missing_ok=True)
-    return ck
 
 # %% ../nbs/16_long_runs.ipynb #16a00013
 def lowest_confidence(
@@ -488,22 +542,63 @@ def lowest_confidence(
     predictor = Predictor(ck, device=device)
     return int(1000 * min(predictor.predict(photo).confidence for photo in photos)) / 1000
 
+# %% ../nbs/16_long_runs.ipynb #9400f4ee
+def finish_cycle(
+    learn: Learner,             # after its last epoch
+    ck: Checkpoint,             # filled by `KeepBest`
+    output: str | Path,         # where the best epoch is written
+    keep: KeepState,            # whose file is not needed any more
+) -> Checkpoint:                # the best epoch's
+    "Write the best epoch with the whole curve and the lowest confidence, and remove the state file"
+    if not ck.weights: ck = replace(load_checkpoint(output), recipe=ck.recipe)  # no epoch of this run was better
+    if not rank_distrib():
+        ck.low_confidence = lowest_confidence(load_checkpoint(output), learn.dls.valid_ds.items, learn.dls.device)
+        save_checkpoint(ck, output)
+        keep.path.unlink(missing_ok=True)
+    return ck
+
+# %% ../nbs/16_long_runs.ipynb #2a68210f
+def run_cycle(
+    learn: Learner,             # as `prepare` makes it
+    ck: Checkpoint,             # to be filled
+    output: str | Path,         # where the best epoch is written
+    epochs: int,                # times that every photo is shown, once for each of its squares
+    lr: float,                  # highest learning rate
+    keep: KeepState,            # with the state of an earlier run, if there was one
+    tensorboard: str | Path | None = None,  # folder for TensorBoard's logs
+) -> Checkpoint:                # the best epoch's
+    "`fit_one_cycle` from where `keep` stands; raises `Stopped` and `TrainingError`, and the state file stays"
+    curve, first = (keep.state['best']['curve'], keep.state['place'][0]) if keep.state else ([], 0)
+    learn.add_cbs([WeightAverage(), KeepBest(ck, output), EarlierEpochs(curve), keep])
+    if not rank_distrib(): learn.add_cb(DrawProgress())
+    if tensorboard: learn.add_cb(tensorboard_callback(tensorboard))
+    share(learn)
+    with noted_signals() as keep.signals:
+        try: learn.fit_one_cycle(epochs, slice(lr / 3, lr), start_epoch=first)
+        except Stopped as e: raise Stopped(f'{e}; resume with the same command and --resume') from None
+        except TrainingError as e:
+            if not keep.path.exists(): raise
+            kept = f'{keep.path} holds what was learnt before'
+            raise TrainingError(f'{e}. {kept}: resume with --resume, or delete it to start over') from None
+    return finish_cycle(learn, ck, output, keep)
+
 # %% ../nbs/16_long_runs.ipynb #72ec8893
 def finished(
     output: str | Path, # of a training
     settings: dict,     # of the training
-) -> Checkpoint | None: # None: there is none, or it is another's, or not at its end
-    "The checkpoint of a training that has come to its end"
+) -> Checkpoint | None: # None: there is none, it is of another training, or not finished
+    "The checkpoint of a finished training"
     try: ck = load_checkpoint(output)
     except CheckpointError: return None
-    return ck if ck.recipe.get('settings') == settings and len(ck.recipe.get('curve', [])) == settings['epochs'] else None
+    complete = len(ck.recipe.get('curve', [])) == settings['epochs']
+    return ck if ck.recipe.get('settings') == settings and complete else None
 
 # %% ../nbs/16_long_runs.ipynb #e7bf4754
 def refuse_other(
     output: str | Path, # of a training
     settings: dict,     # of the training
 ):
-    "Raises `SettingsError` if there is a model that another training wrote"
+    "Raise `SettingsError` if there is a model that another training wrote"
     if not Path(output).exists(): return
     with suppress(CheckpointError):
         if load_checkpoint(output).recipe.get('settings') == settings: return
@@ -518,7 +613,9 @@ def best_so_far(
     "Raise `TrainingError` unless the best epoch so far is where the training wrote it"
     try: found = load_checkpoint(output).recipe.get('settings') == settings
     except CheckpointError: found = False
-    if not found: raise TrainingError(f'{output}: is not what {state.name} goes with, the best epoch so far; put that back, or delete {state} to start over')
+    if not found:
+        raise TrainingError(f'{output}: is not the best epoch so far, which {state.name} belongs to; '
+                            f'put that back, or delete {state} to start over')
 
 # %% ../nbs/16_long_runs.ipynb #0e335822
 def check_output(
@@ -526,14 +623,17 @@ def check_output(
     load: str | Path | None = None,         # the one to start from
     tensorboard: str | Path | None = None,  # folder for TensorBoard's logs
 ) -> Path:                      # the state file beside it
-    "Raise `SettingsError` for a name that cannot be a checkpoint's"
+    "Raise `SettingsError` for a name that a checkpoint cannot have"
     output = Path(output)
     if output.suffix.lower() in ('.state', '.png', '.jpg', '.jpeg', '.gif', '.csv', '.gz', '.txt', '.json', '.html'):
-        raise SettingsError(f'{output}: a name that ends in {output.suffix} is not for a checkpoint; choose one such as {output.stem}.pth')
+        raise SettingsError(f'{output}: a name that ends in {output.suffix} is not for a checkpoint; '
+                            f'choose one such as {output.stem}.pth')
     if output.is_dir(): raise SettingsError(f'{output}: is a folder; --output names a file, such as MODEL.pth')
-    if not output.parent.is_dir(): raise SettingsError(f'{output.parent}: there is no such folder; make it, or choose another --output')
+    if not output.parent.is_dir():
+        raise SettingsError(f'{output.parent}: there is no such folder; make it, or choose another --output')
     for option, other in (('--load', load), ('--tensorboard', tensorboard)):
-        if other and Path(other).resolve() == output.resolve(): raise SettingsError(f'{output}: is the name for {option} as well; choose another --output')
+        if other and Path(other).resolve() == output.resolve():
+            raise SettingsError(f'{output}: is the name for {option} as well; choose another --output')
     return output.with_suffix('.state')
 
 # %% ../nbs/16_long_runs.ipynb #16a00016
@@ -543,16 +643,45 @@ def settings_of(
     lr: float,              # likewise
     **kwargs,               # of `prepare`
 ) -> dict:                  # numbers and strings
-    "The settings that decide about the weights, each in one form"
-    given = {k: p.default for k, p in inspect.signature(prepare).parameters.items() if p.default is not p.empty} | kwargs | dict(epochs=epochs, lr=lr)
+    "The settings that the weights depend on, each in one form"
+    parameters = inspect.signature(prepare).parameters.items()
+    given = {k: p.default for k, p in parameters if p.default is not p.empty} | kwargs | dict(epochs=epochs, lr=lr)
     plain: dict[str, Any] = {k: _plain(v) for k, v in given.items() if k != 'device'}
     plain |= {k: os.path.normpath(plain[k]) for k in ('backgrounds', 'valid', 'load') if plain.get(k)}
     return dict(folders=', '.join(map(os.path.normpath, folders)), **plain)
 
 def _plain(value):
     if isinstance(value, (list, tuple)): return ', '.join(str(_plain(v)) for v in value)
-    if isinstance(value, (int, float)) and not isinstance(value, bool): return int(value) if float(value).is_integer() else float(value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return int(value) if float(value).is_integer() else float(value)
     return value if value is None or isinstance(value, bool) else os.fspath(value)
+
+# %% ../nbs/16_long_runs.ipynb #1a57dc83
+def with_less_memory(
+    batches: dict,      # batch_size and accumulate, that did not fit
+) -> dict:              # the same step in smaller batches
+    "Half the batch, twice as often; raises `TrainingError` if a batch is a single crop"
+    if batches['batch_size'] == 1:
+        raise TrainingError('out of memory with one crop in a batch; lower --crop, --width or --scale')
+    batches = dict(batch_size=batches['batch_size'] // 2, accumulate=2 * batches['accumulate'])
+    print('out of memory: continuing with batches of {batch_size}, {accumulate} to a step'.format(**batches))
+    return batches
+
+# %% ../nbs/16_long_runs.ipynb #05cc4d36
+def resume_from(
+    keep: KeepState,        # of this training
+    batches: dict,          # batch_size and accumulate
+    output: str | Path,     # the best epoch so far
+) -> dict:                  # batch_size and accumulate to use
+    "Load the state of an earlier run, if there is one, into `keep`; raises `TrainingError` if it does not fit"
+    state = keep.load()
+    if state:
+        if state['best']['curve']: best_so_far(output, keep.settings, keep.path)
+        size, was = batches['batch_size'], state['batches']['batch_size']
+        if was < size: keep.batches = batches = state['batches']
+        else: state['place'][1] *= was // size
+    keep.state = state
+    return batches
 
 # %% ../nbs/16_long_runs.ipynb #ac59f97a
 @delegates(prepare)
@@ -561,7 +690,7 @@ def train(
     output: str | Path = 'MODEL.pth',   # where the best epoch is written
     epochs: int = 5,                # times that every photo is shown, once for each of its squares
     lr: float = 3e-3,               # highest learning rate of the cycle; an encoder's is a third of it
-    resume: bool = False,           # an unfinished training of the same output, if there is one
+    resume: bool = False,           # continue an unfinished training of the same output, if there is one
     tensorboard: str | Path | None = None,  # folder for TensorBoard's logs
     **kwargs,                       # of `prepare`
 ) -> Checkpoint:                    # the best epoch's
@@ -570,7 +699,8 @@ def train(
     settings = settings_of(folders, epochs, lr, **kwargs)
     batches = dict(batch_size=kwargs.pop('batch_size', 8), accumulate=kwargs.pop('accumulate', 1))
     if path.exists() and not resume:
-        raise SettingsError(f'{path}: a training that is not finished; resume it with --resume, or delete this file to start over')
+        raise SettingsError(f'{path}: a training that is not finished; '
+                            'resume it with --resume, or delete this file to start over')
     if resume and not path.exists():
         if ck := finished(output, settings):
             print(f'{Path(output).name}: this training is finished')
@@ -578,18 +708,10 @@ def train(
         refuse_other(output, settings)
     while True:
         keep = KeepState(path, settings, batches)
-        if state := keep.load():
-            if state['best']['curve']: best_so_far(output, settings, path)
-            size, was = batches['batch_size'], state['batches']['batch_size']
-            if was < size: keep.batches = batches = state['batches']
-            else: state['place'][1] *= was // size
-        keep.state = state
+        batches = resume_from(keep, batches, output)
         learn, ck = prepare(folders, **batches, **kwargs)
         ck.recipe['settings'] = settings
         try: return run_cycle(learn, ck, output, epochs, lr, keep, tensorboard)
-        except torch.OutOfMemoryError:
-            if batches['batch_size'] == 1: raise TrainingError('out of memory with one crop in a batch; lower --crop, --width or --scale') from None
+        except torch.OutOfMemoryError: batches = with_less_memory(batches)
         del learn, keep
         gc.collect()  # a learner and its callbacks hold each other, and what they have on the GPU
-        batches = dict(batch_size=batches['batch_size'] // 2, accumulate=2 * batches['accumulate'])
-        print('out of memory: continuing with batches of {batch_size}, {accumulate} to a step'.format(**batches))

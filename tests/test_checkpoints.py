@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from carvana_unet.checkpoints import (FIELDS, LOW_CONFIDENCE, Checkpoint, CheckpointError, find_model, load_checkpoint, save_checkpoint,
+from carvana_unet.checkpoints import (FIELDS, Checkpoint, CheckpointError, find_model, load_checkpoint, save_checkpoint,
                                       shapes_of, to_8_bits)
 from carvana_unet.studio import studio_photo
 from carvana_unet.unet import UNet, build
@@ -279,7 +279,7 @@ def test_the_command_refuses_broken_models_in_one_line(tmp_path):
 
 # the two that the package ships
 
-def test_only_the_shipped_models_have_a_limit_that_is_not_in_their_file(tmp_path):
+def test_the_limit_of_the_confidence_is_in_the_file_alone(tmp_path):
     for name in ('MODEL.pth', 'MODEL_small.pth'):
         shipped = find_model(name)
         assert load_checkpoint(shipped).low_confidence is not None
@@ -287,4 +287,3 @@ def test_only_the_shipped_models_have_a_limit_that_is_not_in_their_file(tmp_path
     raw.pop('low_confidence', None)
     assert load_checkpoint(write(raw, tmp_path/'MODEL.pth')).low_confidence is None
     assert load_checkpoint(write(state(low_confidence=.9), tmp_path/'mine.pth')).low_confidence == .9
-    assert 0 < LOW_CONFIDENCE < 1

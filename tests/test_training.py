@@ -37,7 +37,7 @@ def folder(tmp_path_factory):
 
 def start(folder: Path, *args: str) -> subprocess.Popen:
     "The training as a process of its own"
-    env = {**os.environ, 'XDG_CACHE_HOME': str(folder), 'OMP_NUM_THREADS': '1'}
+    env = {**os.environ, 'XDG_CACHE_HOME': str(folder/'cache'), 'OMP_NUM_THREADS': '1'}
     return subprocess.Popen([sys.executable, 'train.py', *args], cwd=folder, env=env, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
@@ -116,7 +116,7 @@ while killed:
 def test_killed_at_every_file(folder):
     "Killed before and after each file is put in place or deleted: `--resume` comes to the same end, and once more changes nothing; two batches make a step, and one is left over"
     (folder/'moments.py').write_text(MOMENTS.replace('{options}', repr({**OPTIONS, 'epochs': 2, 'accumulate': 2})))
-    env = {**os.environ, 'XDG_CACHE_HOME': str(folder), 'OMP_NUM_THREADS': '1'}
+    env = {**os.environ, 'XDG_CACHE_HOME': str(folder/'cache'), 'OMP_NUM_THREADS': '1'}
     ended = subprocess.run([sys.executable, 'moments.py'], cwd=folder, env=env, text=True, capture_output=True, timeout=900)
     lines = [line for line in ended.stdout.splitlines() if line.startswith('ended')]
     assert len(lines) > 20 and lines == ['ended -9 0 0 True'] * (len(lines) - 1) + ['ended 0 0 0 True'], ended.stdout + ended.stderr
@@ -174,7 +174,7 @@ def test_two_processes_train_as_one(folder):
     "Two processes share the batches; one that adds up the gradients of two batches has the same losses"
     options = {**OPTIONS, 'epochs': 1, 'batch_size': 3}
     (folder/'losses.py').write_text(LOSSES.replace('{options}', repr(options)))
-    env = {**os.environ, 'XDG_CACHE_HOME': str(folder), 'OMP_NUM_THREADS': '1'}
+    env = {**os.environ, 'XDG_CACHE_HOME': str(folder/'cache'), 'OMP_NUM_THREADS': '1'}
     run = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', 'losses.py', 'two', '1']
     subprocess.run(run, cwd=folder, env=env, check=True, timeout=300, capture_output=True)
     subprocess.run([sys.executable, 'losses.py', 'one', '2'], cwd=folder, env=env, check=True, timeout=300, capture_output=True)
@@ -257,7 +257,7 @@ def test_a_full_disk_leaves_what_was_there(folder):
     (folder/'full.py').write_text('import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (20_000, -1))\n' + (folder/'train.py').read_text())
     before = (folder/'whole.pth').read_bytes()
     (folder/'full.pth').write_bytes(before)
-    env = {**os.environ, 'XDG_CACHE_HOME': str(folder)}
+    env = {**os.environ, 'XDG_CACHE_HOME': str(folder/'cache')}
     full = subprocess.run([sys.executable, 'full.py', 'full.pth'], cwd=folder, env=env, capture_output=True, text=True, timeout=300)
     assert full.returncode and 'File too large' in full.stderr
     assert (folder/'full.pth').read_bytes() == before and not list(folder.glob('.full*'))
@@ -430,3 +430,18 @@ def test_worker_processes_make_the_same_batches(folder, tmp_path, monkeypatch):
         assert len(one) == len(two) > 3
         assert all(torch.equal(a, b) for pair in zip(one, two) for a, b in zip(*pair))
     assert not torch.equal(one[0][0], one[1][0])
+
+
+def test_loaded_weights_keep_their_normalisation(folder, tmp_path):
+    "Weights of Pytorch-UNet are used to photos in 0..1, and training resumes with those"
+    from fastai.data.transforms import Normalize
+
+    from carvana_unet.checkpoints import BLOCKS, pytorch_unet_name
+    from carvana_unet.long_runs import prepare
+    from carvana_unet.unet import PytorchUNet
+    net = PytorchUNet(width=4, depth=2, n_classes=1)
+    torch.save({pytorch_unet_name(k, list(BLOCKS)[-1]): v for k, v in net.state_dict().items()}, tmp_path/'theirs.pth')
+    learn, ck = prepare(folder/'studio', batch_size=2, crop=32, device='cpu', load=tmp_path/'theirs.pth')
+    assert (ck.mean, ck.std) == ((0, 0, 0), (1, 1, 1))
+    normalize, = (t for t in learn.dls.after_batch.fs if isinstance(t, Normalize))
+    assert not normalize.mean.any() and (normalize.std == 1).all()

@@ -7,7 +7,7 @@ __all__ = ['AUGMENTATIONS', 'decode_photo', 'decode_mask', 'decode_classes', 'ca
            'TensorSoftMask', 'ReadMask', 'ReadClasses', 'PhotoBlock', 'SoftMaskBlock', 'ClassesBlock', 'GroupSplitter',
            'SquareCrop', 'reader', 'mask_file', 'hold_all', 'Background', 'log_uniform', 'resized', 'random_window',
            'random_view', 'relit', 'degraded', 'cut_car', 'shade', 'paste', 'Scenes', 'scenes_for', 'seeded',
-           'SeededDL', 'MaskOf', 'photos_block', 'dataloaders', 'sizes', 'match', 'CarvanaDataLoaders']
+           'SeededDL', 'MaskOf', 'photos_block', 'sizes', 'dataloaders', 'match', 'CarvanaDataLoaders']
 
 # %% ../nbs/07_batches.ipynb #4c3fb05c
 import functools, hashlib, inspect, itertools, math, os, random, shutil, sys, tempfile, time, warnings
@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from fastai.data.all import DataBlock, DataLoaders, Datasets, IntToFloatTensor, ItemTransform, TfmdDL, Transform, TransformBlock
+from fastai.data.all import (DataBlock, DataLoaders, Datasets, IntToFloatTensor, ItemTransform, TfmdDL, Transform,
+                             TransformBlock)
 from fastai.torch_core import default_device, set_seed
 from fastai.vision.all import Brightness, Contrast, Hue, Rotate, Saturation, TensorImage, TensorMask, Zoom
 from fastcore.basics import patch
@@ -28,7 +29,8 @@ from torchvision.transforms.v2.functional import jpeg
 from tqdm import tqdm
 from .carvana import CarvanaError, Pair, pairs, split_cars
 from .losses import BCEDice, CrossEntropyDice
-from .photos import PhotoError, bounding_box, list_photos, read_classes, read_mask, read_photo, read_reduced, replacing
+from .photos import (PhotoError, bounding_box, list_photos, read_classes, read_mask, read_photo,
+                                 read_reduced, replacing)
 from .squares import shrink
 
 # %% ../nbs/07_batches.ipynb #f32010c6
@@ -41,6 +43,7 @@ def _scaled(
     exact = abs(1 / scale - factor) < 1e-6
     return tuple(-(-side // factor) if exact else max(1, round(side * scale)) for side in hw)
 
+# %% ../nbs/07_batches.ipynb #df6a415e
 def decode_photo(
     photo: str | Path | Image.Image,    # file, or decoded already
     scale: float,       # in (0, 1]
@@ -51,6 +54,7 @@ def decode_photo(
     h, w = _scaled(hw, scale)
     return shrink(small, scale * reduce)[:h, :w]
 
+# %% ../nbs/07_batches.ipynb #50690d48
 def decode_mask(
     mask: str | Path,   # file
     scale: float,       # in (0, 1]
@@ -58,6 +62,7 @@ def decode_mask(
     "A mask at the network's scale; raises `PhotoError` if it cannot be read"
     return shrink(read_mask(mask).astype(np.uint8) * 255, scale)
 
+# %% ../nbs/07_batches.ipynb #238dea0f
 def decode_classes(
     mask: str | Path,   # file of class numbers
     scale: float,       # in (0, 1]
@@ -65,13 +70,14 @@ def decode_classes(
 ) -> np.ndarray:        # uint8 (h, w): class numbers
     "Class numbers at the network's scale; raises `PhotoError` if there are none, or one is too high"
     x = read_classes(mask)
-    if x.max() >= n_classes: raise PhotoError(f'{mask}: holds class {x.max()}, and {n_classes - 1} is the last; name all with --classes')
+    if x.max() >= n_classes:
+        raise PhotoError(f'{mask}: holds class {x.max()}, and {n_classes - 1} is the last; name all with --classes')
     h, w = _scaled(x.shape, scale)
     return np.array(Image.fromarray(x).resize((w, h), Image.Resampling.NEAREST))
 
 # %% ../nbs/07_batches.ipynb #c45c6447
 def cache_folder() -> Path: # made if need be
-    "Where decoded photos are kept: `carvana_unet` in `$XDG_CACHE_HOME` or `~/.cache`, or a temporary folder if neither can be written to; delete it at any time"
+    "`carvana_unet` in `$XDG_CACHE_HOME` or `~/.cache`, or a temporary folder where those cannot be written to"
     with suppress(OSError, RuntimeError):  # RuntimeError: there is no home folder
         folder = Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'carvana_unet'
         folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +87,8 @@ def cache_folder() -> Path: # made if need be
 @functools.cache
 def _temporary_cache() -> Path:
     folder = Path(tempfile.mkdtemp(prefix='carvana_unet_'))
-    warnings.warn(f'{folder}: decoded photos are kept here, as the cache folder cannot be written to; set XDG_CACHE_HOME to keep them for good', stacklevel=2)
+    warnings.warn(f'{folder}: decoded photos are kept here, as the cache folder cannot be written to; '
+                  'set XDG_CACHE_HOME to keep them for good', stacklevel=2)
     return folder
 
 # %% ../nbs/07_batches.ipynb #56bfbf1f
@@ -128,7 +135,8 @@ def _mapped(
         np.lib.format.read_magic(f)
         shape, _, dtype = np.lib.format.read_array_header_1_0(f)
         at, size = f.tell(), os.fstat(f.fileno()).st_size
-    if dtype != np.uint8 or len(shape) not in (2, 3) or size != at + np.prod(shape): raise ValueError(f'{path}: is no decoded photo')
+    if dtype != np.uint8 or len(shape) not in (2, 3) or size != at + np.prod(shape):
+        raise ValueError(f'{path}: is no decoded photo')
     return torch.from_file(str(path), size=size, dtype=torch.uint8).numpy()[at:].reshape(shape)
 
 # %% ../nbs/07_batches.ipynb #3f2c4f4b
@@ -150,7 +158,8 @@ def _keep(
         with replacing(path) as part, open(part, 'wb') as f: np.save(f, x)
         return _mapped(path)
     except OSError as e:
-        raise CarvanaError(f'{path.parent}: decoded photos cannot be kept there ({e.strerror}); make room, or set XDG_CACHE_HOME to another folder') from None
+        raise CarvanaError(f'{path.parent}: decoded photos cannot be kept there ({e.strerror}); '
+                           'make room, or set XDG_CACHE_HOME to another folder') from None
 
 # %% ../nbs/07_batches.ipynb #d1a7c3e5
 def decoded(
@@ -182,7 +191,8 @@ class Reading(Transform):
         if isinstance(file, np.ndarray): file = Image.fromarray(file)
         if isinstance(file, Image.Image): return self._channels_first(type(self).decoder(file, self.scale, *self.how))
         if file not in self.held:
-            self.held[file] = self._channels_first(decoded(file, type(self).decoder, self.scale, *self.how)).to(self.device)
+            pixels = decoded(file, type(self).decoder, self.scale, *self.how)
+            self.held[file] = self._channels_first(pixels).to(self.device)
         return self.held[file]
 
     def _channels_first(self, x): return torch.from_numpy(x).permute(2, 0, 1) if x.ndim == 3 else torch.from_numpy(x)
@@ -195,6 +205,7 @@ class TensorSoftMask(TensorMask):
 def _to_unit(self, o: TensorSoftMask): return o.float().div_(255.)
 IntToFloatTensor.encodes.dispatch(_to_unit)
 
+# %% ../nbs/07_batches.ipynb #90ce5a1b
 @patch
 def affine_coord(self: TensorSoftMask,
     *args,              # of fastai's affine transforms
@@ -209,6 +220,7 @@ class ReadMask(Reading):
     "The file of a car's mask; `c` and `loss_func` are what fastai's learners ask the data for"
     decoder, kind, c, loss_func = staticmethod(decode_mask), TensorSoftMask, 1, BCEDice()
 
+# %% ../nbs/07_batches.ipynb #42038dfe
 class ReadClasses(Reading):
     "The file of a mask with class numbers, as `vocab` names them"
     decoder, kind, loss_func = staticmethod(decode_classes), TensorMask, CrossEntropyDice()
@@ -221,14 +233,17 @@ class ReadClasses(Reading):
         self.c = len(self.vocab)
         self.how = (self.c,)
 
+# %% ../nbs/07_batches.ipynb #12442791
 def PhotoBlock(scale: float = 0.5) -> TransformBlock: # in (0, 1]
     "A photo's file as TensorImage (3, h, w)"
     return TransformBlock(type_tfms=Reading(scale), batch_tfms=IntToFloatTensor)
 
+# %% ../nbs/07_batches.ipynb #ab0fd8a2
 def SoftMaskBlock(scale: float = 0.5) -> TransformBlock: # in (0, 1]
     "A mask's file as TensorSoftMask (h, w)"
     return TransformBlock(type_tfms=ReadMask(scale), batch_tfms=IntToFloatTensor)
 
+# %% ../nbs/07_batches.ipynb #fcb7a750
 def ClassesBlock(
     codes: Iterable[str],   # names of the classes, the background first
     scale: float = 0.5,     # in (0, 1]
@@ -252,7 +267,8 @@ def GroupSplitter(
             chosen = random.Random(seed).sample(names, n)
         train, held = ([i for i, name in enumerate(of) if (name in set(chosen)) == side] for side in (False, True))
         if not (train and held):
-            raise CarvanaError(f'{len(names)} group{"s" * (len(names) != 1)} of photos: none is left to {"validate" if train else "train"} on; '
+            raise CarvanaError(f'{len(names)} group{"s" * (len(names) != 1)} of photos: '
+                               f'none is left to {"validate" if train else "train"} on; '
                                'add photos, or group them by another part of their names')
         return train, held
     return split
@@ -269,9 +285,11 @@ class SquareCrop(ItemTransform):
     def encodes(self, xy):
         h, w = xy[0].shape[-2:]
         if any(o.shape[-2:] != (h, w) for o in xy):
-            raise PhotoError(f'a photo of {w}x{h} and a mask of {xy[1].shape[-1]}x{xy[1].shape[-2]} do not fit; export both at one size')
+            sizes = f'a photo of {w}x{h} and a mask of {xy[1].shape[-1]}x{xy[1].shape[-2]}'
+            raise PhotoError(f'{sizes} do not fit; export both at one size')
         size = min(self.size or h, h, w)
-        top, left, flip = random.randint(0, h - size), random.randint(0, w - size), self.flip and random.random() < 0.5
+        top, left = random.randint(0, h - size), random.randint(0, w - size)
+        flip = self.flip and random.random() < 0.5
         cut = (o[..., top:top + size, left:left + size] for o in xy)
         return tuple(o.flip(-1) if flip else o for o in cut)
 
@@ -287,9 +305,11 @@ def hold(self: Reading,
     if missing: forget_old()
     self.held.clear()  # files may have changed
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in tqdm(pool.map(self.pixels, missing), 'decoding once', len(missing), unit='file', disable=not missing): pass
+        made = pool.map(self.pixels, missing)
+        for _ in tqdm(made, 'decoding once', len(missing), unit='file', disable=not missing): pass
     for f in files: self.pixels(f)
 
+# %% ../nbs/07_batches.ipynb #28e24861
 def reader(
     dls: DataLoaders | Datasets,    # of any DataBlock
     i: int = 0,                     # 0: of photos; 1: of masks
@@ -298,6 +318,7 @@ def reader(
     tls = getattr(dls, 'train_ds', dls).tls
     return next((t for t in tls[i].tfms.fs if isinstance(t, Reading)), None) if i < len(tls) else None
 
+# %% ../nbs/07_batches.ipynb #3ace6128
 def mask_file(
     ds: Datasets,   # with our blocks
     item: Any,      # a photo's file
@@ -306,6 +327,7 @@ def mask_file(
     for t in itertools.takewhile(lambda t: not isinstance(t, Reading), ds.tls[1].tfms.fs): item = t(item)
     return item
 
+# %% ../nbs/07_batches.ipynb #bd13a2f7
 def hold_all(
     dls: DataLoaders,   # of a DataBlock with our blocks
 ):
@@ -317,7 +339,8 @@ def hold_all(
     for photo, mask in of.items():
         (h, w), there = masks.pixels(mask).shape[-2:], photos.pixels(photo).shape[-2:]
         if (h, w) != there:
-            raise PhotoError(f'{mask}: is {w}x{h} at the scale {masks.scale:g}, and its photo {there[1]}x{there[0]}; give it the size of {Path(photo).name}')
+            raise PhotoError(f'{mask}: is {w}x{h} at the scale {masks.scale:g}, and its photo {there[1]}x{there[0]}; '
+                             f'give it the size of {Path(photo).name}')
 
 # %% ../nbs/07_batches.ipynb #e633ea89
 class Background(ItemTransform):
@@ -331,8 +354,8 @@ class Background(ItemTransform):
         if random.random() > self.p: return xy
         photo, mask = xy
         h, w = photo.shape[-2:]
-        scene = sum(F.interpolate(torch.rand(1, 3, n, n, device=photo.device), (h, w), mode='bicubic', align_corners=False)[0]
-                    for n in (2, random.randint(3, 12), random.randint(12, 60))) / 3
+        smooth = lambda n: F.interpolate(torch.rand(1, 3, n, n, device=photo.device), (h, w), mode='bicubic')[0]
+        scene = (smooth(2) + smooth(random.randint(3, 12)) + smooth(random.randint(12, 60))) / 3
         alpha = mask.as_subclass(torch.Tensor)
         alpha = alpha / 255 if isinstance(mask, TensorSoftMask) else (alpha > 0).float()
         mixed = photo.float() * alpha + scene.clamp(0, 1) * 255 * (1 - alpha)
@@ -346,6 +369,7 @@ def log_uniform(
     "A random number whose logarithm is uniform"
     return math.exp(random.uniform(math.log(low), math.log(high)))
 
+# %% ../nbs/07_batches.ipynb #42ed1e5a
 def resized(
     x: torch.Tensor,    # (C, H, W), uint8 or float
     h: float,           # new height, pixels
@@ -354,6 +378,7 @@ def resized(
     "Bilinear resizing with antialiasing"
     return F.interpolate(x[None], (max(1, round(h)), max(1, round(w))), mode='bilinear', antialias=True)[0]
 
+# %% ../nbs/07_batches.ipynb #fc5a8570
 def random_window(
     x: torch.Tensor,        # (C, H, W)
     hw: tuple[int, int],    # height and width of the window, pixels, at most H and W
@@ -386,6 +411,7 @@ def relit(
     grey = x.mean(0, keepdim=True)
     return grey.lerp(x, random.uniform(1 - amount, 1 + amount / 2)).clamp_(0, 1).mul_(255)
 
+# %% ../nbs/07_batches.ipynb #25231159
 def degraded(
     rgb: torch.Tensor,  # uint8 (3, H, W)
 ) -> torch.Tensor:      # uint8 (3, H, W)
@@ -409,6 +435,7 @@ def cut_car(
     m = round(margin * (cols.stop - cols.start))
     return photo[:, max(rows.start - m, 0):rows.stop + m, max(cols.start - m, 0):cols.stop + m]
 
+# %% ../nbs/07_batches.ipynb #579901d9
 def shade(
     car: torch.Tensor,  # uint8 (4, h, w), of `cut_car`
 ) -> torch.Tensor:      # float32 (h, w) in [0, 1]: share of the light that is left beside the car
@@ -432,7 +459,8 @@ def paste(
     mask = torch.zeros(scene.shape[-2:], dtype=torch.uint8)
     rows, cols = (slice(max(o, 0), o + n) for o, n in ((top, car.shape[-2]), (left, car.shape[-1])))
     spot = scene[:, rows, cols]
-    inside = np.s_[rows.start - top:rows.start - top + spot.shape[-2], cols.start - left:cols.start - left + spot.shape[-1]]
+    y, x = rows.start - top, cols.start - left
+    inside = np.s_[y:y + spot.shape[-2], x:x + spot.shape[-1]]
     part, drawn_in = car[(slice(None), *inside)], random.choice((0, random.uniform(0, 0.6)))
     if random.random() < 0.7: spot *= shade(car)[inside] ** log_uniform(0.3, 4)
     opacity = ((part[3].float() / 255 - drawn_in) / (1 - drawn_in)).clamp_min_(0)
@@ -476,25 +504,28 @@ def background(self: Scenes) -> torch.Tensor: # float32 (3, h, w) in [0, 255]
         part = [max(1, int(new / least / log_uniform(1, 1.8))) for new in self.hw]
         return relit(resized(random_window(photo, (part[0], part[1])), *self.hw).float(), random.choice((0, 0.3, 0.6)))
     grids = (2,) if kind > 0.08 else (2, random.randint(3, 12), random.randint(12, 60))
-    smooth = lambda n: F.interpolate(torch.rand(1, 3, n, n), self.hw, mode='bicubic', align_corners=False)[0]
+    smooth = lambda n: F.interpolate(torch.rand(1, 3, n, n), self.hw, mode='bicubic')[0]
     return sum(map(smooth, grids)).div_(len(grids)).clamp_(0, 1).mul_(255)
+
+# %% ../nbs/07_batches.ipynb #4b19715c
+def _placed(car, hw, width, lowest=None):
+    "The car resized to about this width, and its top and left in a scene"
+    zoom, stretch = min(width / car.shape[-1], 2.5), log_uniform(0.8, 1.25) if random.random() < 0.3 else 1
+    car = resized(car, car.shape[-2] * zoom * stretch, car.shape[-1] * zoom / stretch)
+    top = round(random.uniform(-0.15 * car.shape[-2], hw[0] - 0.8 * car.shape[-2]))
+    if lowest: top = min(top, lowest - car.shape[-2])
+    return car, top, round(random.uniform(-0.25 * car.shape[-1], hw[1] - 0.75 * car.shape[-1]))
 
 @patch
 def composite(self: Scenes,
     car: torch.Tensor,  # uint8 (4, h, w), of `cut_car`
 ) -> torch.Tensor:      # uint8 (4, *hw)
     "The car in a scene, with its mask"
-    (h, w), scene = self.hw, self.background()
-    def placed(car, width, lowest=None):
-        zoom = min(width / car.shape[-1], 2.5)
-        stretch = log_uniform(0.8, 1.25) if random.random() < 0.3 else 1
-        car = resized(car, car.shape[-2] * zoom * stretch, car.shape[-1] * zoom / stretch)
-        top = round(random.uniform(-0.15 * car.shape[-2], h - 0.8 * car.shape[-2]))
-        if lowest: top = min(top, lowest - car.shape[-2])
-        return car, top, round(random.uniform(-0.25 * car.shape[-1], w - 0.75 * car.shape[-1]))
-    car, top, left = placed(car, w * log_uniform(0.3, 1.5))
+    scene = self.background()
+    car, top, left = _placed(car, self.hw, self.hw[1] * log_uniform(0.3, 1.5))
     other = cut_car(_joined(*random.choice(self.others))) if random.random() < 1/3 else None
-    if other is not None: paste(scene, *placed(other, car.shape[-1] * log_uniform(0.3, 0.9), top + car.shape[-2]))
+    if other is not None:
+        paste(scene, *_placed(other, self.hw, car.shape[-1] * log_uniform(0.3, 0.9), top + car.shape[-2]))
     mask = paste(scene, car, top, left)
     if random.random() < 0.5: scene = relit(scene, 0.4)
     return torch.cat([scene.round_().to(torch.uint8), mask[None]])
@@ -509,8 +540,9 @@ def scenes_for(
     "`Scenes` with the photos of a folder; raises `CarvanaError` if there are none or the crop is too small"
     files = list_photos(folder)
     if not files: raise CarvanaError(f'{folder}: has no photos; name a folder of photos without cars')
-    if crop < 128: raise CarvanaError(f'crops of {crop} pixels are too small to show a car in a scene; use --crop 128 or more')
-    return Scenes((max(64, round(crop * 3 / 4 / 64) * 64), max(64, crop // 64 * 64)), files, others, flip)
+    if crop < 128:
+        raise CarvanaError(f'crops of {crop} pixels are too small to show a car in a scene; use --crop 128 or more')
+    return Scenes((max(64, round(crop * 3 / 4 / 64) * 64), crop // 64 * 64), files, others, flip)
 
 # %% ../nbs/07_batches.ipynb #099d8b6e
 AUGMENTATIONS = dict(
@@ -539,8 +571,9 @@ def seeded(
 # %% ../nbs/07_batches.ipynb #915679f2
 class SeededDL(TfmdDL):
     "A DataLoader whose shuffled batches depend on seed, epoch and number alone"
-    seed, epoch, start = 0, 0, 0                # `start`: batches of this epoch to skip
-    rank, world, group, times = 0, 1, 1, 1      # `group`: batches that make one step; `times`: how often an epoch shows each item
+    seed, epoch, start = 0, 0, 0    # `start`: batches of this epoch to skip
+    rank, world = 0, 1              # of the processes that train together
+    group, times = 1, 1             # batches that make one step; how often an epoch shows each item
 
     def get_idxs(self) -> list[int]: # of items
         "The order of this epoch, or what of it falls to this process and is left to do"
@@ -556,33 +589,39 @@ class SeededDL(TfmdDL):
         whole, rest = divmod(self.n * self.times, self.bs)
         return (whole + (rest > 0 and not self.drop_last)) // (self.world * self.group) * self.group
 
-    def seed_of(self,
-        number: int,    # of a batch in this epoch and process, from 0
-        what: str,      # that is seeded: `items`, `batch` or `network`
-    ) -> int:           # 32 bits
-        "A seed for each batch and purpose"
-        return random.Random(f'{self.seed} {self.epoch} {number * self.world + self.rank} {what}').getrandbits(32)
+# %% ../nbs/07_batches.ipynb #73557169
+@patch
+def seed_of(self: SeededDL,
+    number: int,    # of a batch in this epoch and process, from 0
+    what: str,      # that is seeded: `items`, `batch` or `network`
+) -> int:           # 32 bits
+    "A seed for each batch and purpose"
+    return random.Random(f'{self.seed} {self.epoch} {number * self.world + self.rank} {what}').getrandbits(32)
 
-    def create_batches(self,
-        samps: Iterable,    # what `get_idxs` gave, or this worker's part of it
-    ) -> Iterator:          # batches
-        "Batches, each with its own seed"
-        if not self.shuffle: yield from super().create_batches(samps)
-        else:
-            for k, batch in enumerate(self.chunkify(samps)):
-                with seeded(self.seed_of(self.start + k * self.num_workers + self.offs, 'items')): made = self.do_batch([self.do_item(i) for i in batch])
-                yield made
+# %% ../nbs/07_batches.ipynb #96e3388f
+@patch
+def create_batches(self: SeededDL,
+    samps: Iterable,    # what `get_idxs` gave, or this worker's part of it
+) -> Iterator:          # batches
+    "Batches, each with its own seed"
+    if not self.shuffle: yield from super(SeededDL, self).create_batches(samps)
+    else:
+        for k, batch in enumerate(self.chunkify(samps)):
+            number = self.start + k * self.num_workers + self.offs
+            with seeded(self.seed_of(number, 'items')): made = self.do_batch([self.do_item(i) for i in batch])
+            yield made
 
-    def __iter__(self):
-        self.fake_l.generator = torch.Generator()  # of the workers' seeds; PyTorch would take the global one
-        if not self.shuffle: yield from super().__iter__()
-        else:
-            batches = super().__iter__()
-            for number in itertools.count(self.start):
-                with seeded(self.seed_of(number, 'batch')): batch = next(batches, None)
-                if batch is None: return
-                self.last = [self.dataset.items[i] for i in self.order[number - self.start]]  # for messages
-                yield batch
+@patch
+def __iter__(self: SeededDL):
+    self.fake_l.generator = torch.Generator()  # of the workers' seeds; PyTorch would take the global one
+    if not self.shuffle: yield from super(SeededDL, self).__iter__()
+    else:
+        batches = super(SeededDL, self).__iter__()
+        for number in itertools.count(self.start):
+            with seeded(self.seed_of(number, 'batch')): batch = next(batches, None)
+            if batch is None: return
+            self.last = [self.dataset.items[i] for i in self.order[number - self.start]]  # for messages
+            yield batch
 
 # %% ../nbs/07_batches.ipynb #b07a0028
 class MaskOf:
@@ -592,66 +631,43 @@ class MaskOf:
     ): self.masks = {pair.photo: pair.mask for pair in items}
     def __call__(self, photo): return self.masks[photo]
 
+# %% ../nbs/07_batches.ipynb #c1e79cd4
 def photos_block(
     items: list[Pair],                  # of photos and masks
     scale: float = 0.5,                 # of the network, in (0, 1]
     crop: int = 0,                      # side of a training crop, pixels at that scale; 0: the photo's shorter side
     codes: list | None = None,          # names of the classes, the background first; None: masks of the car
     augment: list | tuple = ('flip', 'light'),  # names of `AUGMENTATIONS`
-    splitter: Callable | None = None,   # photos -> indices to train on, indices to validate on; None: fastai's random fifth
+    splitter: Callable | None = None,   # photos -> indices to train and to validate on; None: fastai's random fifth
 ) -> DataBlock:                         # over photo files
-    "The DataBlock from above, with the augmentations of these names"
+    "A DataBlock for photos and masks, with the augmentations of these names"
     crops = [SquareCrop(crop, 'flip' in augment), *([Background()] if 'background' in augment else [])]
-    return DataBlock(blocks=(PhotoBlock(scale), ClassesBlock(codes, scale) if codes else SoftMaskBlock(scale)), get_y=MaskOf(items), splitter=splitter,
-                     item_tfms=crops, batch_tfms=[tfm for name in augment for tfm in AUGMENTATIONS[name]()])
-
-# %% ../nbs/07_batches.ipynb #80ea9981
-def dataloaders(
-    train: list[Pair],                          # to train on
-    valid: list[Pair],                          # to validate on, whole photos in order
-    scale: float = 0.5,                         # of the network, in (0, 1]
-    crop: int = 0,                              # side of a training crop, pixels at that scale; 0: the photo's shorter side
-    bs: int = 8,                                # crops at a time
-    device: str | torch.device | None = None,   # None: a GPU if there is one
-    seed: int = 0,                              # of order and augmentation
-    codes: list | None = None,                  # names of the classes, the background first; None: masks of the car
-    backgrounds: str | Path | None = None,      # folder of photos without cars, for `Scenes`; crops are then 4:3, `crop` pixels wide
-    augment: list | tuple = ('flip', 'light'),  # names of `AUGMENTATIONS`
-) -> DataLoaders:                               # batches of TensorImage (N, 3, S, S) and TensorSoftMask or TensorMask (N, S, S)
-    "fastai DataLoaders over photos and masks; raises `CarvanaError` if sizes differ and `crop` does not make them alike"
-    n, device = len(train), torch.device(device or default_device())
-    block = photos_block([*train, *valid], scale, crop, codes, augment, lambda photos: (range(n), range(n, len(photos))))
-    dls = block.dataloaders([pair.photo for pair in (*train, *valid)], bs=bs, num_workers=0, device=device, dl_type=SeededDL)
-    hold_all(dls)
-    if backgrounds: _compose(dls, scenes_for(backgrounds, crop, [(reader(dls).pixels(p.photo), reader(dls, 1).pixels(p.mask)) for p in train], 'flip' in augment))
-    _place(dls, resident=not backgrounds)
-    dls.train.seed, dls.train.times = seed, _fit(dls, 0 if backgrounds else crop or math.inf)
-    return dls
+    return DataBlock(blocks=(PhotoBlock(scale), ClassesBlock(codes, scale) if codes else SoftMaskBlock(scale)),
+                     get_y=MaskOf(items), splitter=splitter, item_tfms=crops,
+                     batch_tfms=[tfm for name in augment for tfm in AUGMENTATIONS[name]()])
 
 # %% ../nbs/07_batches.ipynb #b07a0030
-def _compose(dls, scenes):
-    "Crops by `Scenes`, in place of squares"
-    dls.train.after_item.fs = dls.train.after_item.fs.filter(lambda t: not isinstance(t, (SquareCrop, Background)))
-    dls.train.after_item.add(scenes)
-
 def sizes(
     ds: Datasets,   # with our blocks
 ) -> list[tuple]:   # of each photo
     "Height and width at the network's scale, pixels"
     return [tuple(reader(ds).pixels(photo).shape[-2:]) for photo in ds.items]
 
+# %% ../nbs/07_batches.ipynb #c3b9400a
 def _fit(
     dls: DataLoaders,   # mapped
-    crop: float,        # side of a training crop, pixels; 0: crops of any photo have one size; infinite: the photo's shorter side
+    crop: float,        # side of a training crop, pixels; 0: alike in any case; infinite: the photo's shorter side
 ) -> int:               # how many squares cover a usual photo
     "Validate photo by photo if sizes differ; raises `CarvanaError` if training crops would differ"
     train, valid = sizes(dls.train_ds), sizes(dls.valid_ds)
     shortest = {min(hw) for hw in train}
     if crop and len(shortest) > 1 and crop > min(shortest):
-        raise CarvanaError(f'photos of several sizes do not fit into one batch; crop them alike (--crop {min(shortest)} or less)')
-    dls.valid.bs = 1 if len(set(valid)) > 1 else max(1, dls.train.bs // 2)  # a whole photo has more pixels than a square
+        raise CarvanaError('photos of several sizes do not fit into one batch; '
+                           f'crop them alike (--crop {min(shortest)} or less)')
+    dls.valid.bs = 1 if len(set(valid)) > 1 else max(1, dls.train.bs // 2)  # whole photos are larger than squares
     return round(sum(-(-max(hw) // min(hw)) for hw in train) / len(train))
 
+# %% ../nbs/07_batches.ipynb #a5661fc9
 def _place(
     dls: DataLoaders,   # mapped
     resident: bool,     # crops may be made on the GPU
@@ -661,8 +677,40 @@ def _place(
     readings = reader(dls), reader(dls, 1)
     size = sum(x.numel() for r in readings for x in r.held.values())
     if resident and size < torch.cuda.mem_get_info(dls.device)[0] / 2:
-        for r in readings: r.device, r.held = dls.device, {file: x.contiguous().to(dls.device) for file, x in r.held.items()}
+        for r in readings:
+            r.device, r.held = dls.device, {file: x.contiguous().to(dls.device) for file, x in r.held.items()}
     else: dls.loaders = [dl.new(num_workers=min(8, os.cpu_count() or 1), pin_memory=True) for dl in dls.loaders]
+
+# %% ../nbs/07_batches.ipynb #80ea9981
+def _compose(dls, scenes):
+    "Crops by `Scenes`, in place of squares"
+    dls.train.after_item.fs = dls.train.after_item.fs.filter(lambda t: not isinstance(t, (SquareCrop, Background)))
+    dls.train.after_item.add(scenes)
+
+def dataloaders(
+    train: list[Pair],                          # to train on
+    valid: list[Pair],                          # to validate on, whole photos in order
+    scale: float = 0.5,                         # of the network, in (0, 1]
+    crop: int = 0,                              # side of a crop, pixels at that scale; 0: the photo's shorter side
+    bs: int = 8,                                # crops at a time
+    device: str | torch.device | None = None,   # None: a GPU if there is one
+    seed: int = 0,                              # of order and augmentation
+    codes: list | None = None,                  # names of classes, the background first; None: masks of the car
+    backgrounds: str | Path | None = None,      # folder for `Scenes`; crops are then 4:3, `crop` pixels wide
+    augment: list | tuple = ('flip', 'light'),  # names of `AUGMENTATIONS`
+) -> DataLoaders:   # of TensorImage (N, 3, S, S) and TensorSoftMask or TensorMask (N, S, S)
+    "fastai DataLoaders over photos and masks; raises `CarvanaError` if training crops would differ in size"
+    n, device = len(train), torch.device(device or default_device())
+    items = [*train, *valid]
+    block = photos_block(items, scale, crop, codes, augment, lambda photos: (range(n), range(n, len(photos))))
+    dls = block.dataloaders([p.photo for p in items], bs=bs, num_workers=0, device=device, dl_type=SeededDL)
+    hold_all(dls)
+    if backgrounds:
+        cars = [(reader(dls).pixels(p.photo), reader(dls, 1).pixels(p.mask)) for p in train]
+        _compose(dls, scenes_for(backgrounds, crop, cars, 'flip' in augment))
+    _place(dls, resident=not backgrounds)
+    dls.train.seed, dls.train.times = seed, _fit(dls, 0 if backgrounds else crop or math.inf)
+    return dls
 
 # %% ../nbs/07_batches.ipynb #b07a0034
 def match(
@@ -670,15 +718,18 @@ def match(
     masks: Any,     # folder, or a list of files in the order of the photos
 ) -> list[Pair]:
     "Photos with the masks of their names; raises `CarvanaError` naming those without"
-    if not isinstance(photos, (str, Path)): return [Pair(Path(p), Path(m)) for p, m in zip(photos, masks, strict=True)]
+    if not isinstance(photos, (str, Path)):
+        return [Pair(Path(p), Path(m)) for p, m in zip(photos, masks, strict=True)]
     for folder in (photos, masks):
-        if not Path(folder).is_dir(): raise CarvanaError(f'{folder}: there is no such folder; name one that holds images')
+        if not Path(folder).is_dir():
+            raise CarvanaError(f'{folder}: there is no such folder; name one that holds images')
     there = {p.stem.removesuffix('_mask'): p for p in list_photos(masks)}
     found = list_photos(photos)
     missing = [p.name for p in found if p.stem not in there]
     if not found or missing:
-        raise CarvanaError(f'{masks}: has no mask for {missing[0]} ({len(missing)} of {len(found)} photos); name it as its photo, with or without _mask'
-                           if found else f'{photos}: has no photos; name a folder that holds some')
+        raise CarvanaError(f'{masks}: has no mask for {missing[0]} ({len(missing)} of {len(found)} photos); '
+                           'name it as its photo, with or without _mask' if found else
+                           f'{photos}: has no photos; name a folder that holds some')
     return [Pair(p, there[p.stem]) for p in found]
 
 # %% ../nbs/07_batches.ipynb #b07a0035
@@ -687,14 +738,13 @@ class CarvanaDataLoaders(DataLoaders):
     @classmethod
     def from_folder(cls,
         path: str | Path,   # holds train/ and train_masks/
-        valid: float | list | str | Path = 0.1,     # share of the cars that validate, or the cars, or a text file of them
+        valid: float | list | str | Path = 0.1,     # share of the cars, or the cars, or a text file of them
         seed: int = 0,      # which cars, order and augmentation
         **kwargs,           # of `dataloaders`: scale, crop, bs ...
     ) -> DataLoaders:
         "From Kaggle's layout, split by car; a folder's own `valid_cars.txt` is used if it is there"
-        listed = Path(path)/'valid_cars.txt'
-        train, held = split_cars(pairs(path), listed if valid == 0.1 and listed.exists() else valid, seed)
-        return dataloaders(train, held, seed=seed, **kwargs)
+        if valid == 0.1 and (listed := Path(path)/'valid_cars.txt').exists(): valid = listed
+        return dataloaders(*split_cars(pairs(path), valid, seed), seed=seed, **kwargs)
 
     @classmethod
     def from_pairs(cls,

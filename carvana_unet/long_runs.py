@@ -473,8 +473,8 @@ def check_net(
 # %% ../nbs/16_long_runs.ipynb #1f1f6ffb
 def _described(net, scale, classes, seed, folders, train, choosing, start):
     "The checkpoint of a training that has not begun"
-    mean, std = Checkpoint.mean, Checkpoint.std
-    if isinstance(net, EncoderUNet): mean, std = (0.498,) * 3, (0.502,) * 3  # those of its ImageNet weights
+    mean, std = (start.mean, start.std) if start else (Checkpoint.mean, Checkpoint.std)
+    if not start and isinstance(net, EncoderUNet): mean, std = (0.498,) * 3, (0.502,) * 3  # of its ImageNet weights
     cars = {p.car for p in train} | set(start.cars if start else [])
     held_out = sorted({p.car for p in pairs(folders[0])} - cars)
     command = shlex.join(['carvana-train', *(a for a in sys.argv[1:] if a != '--resume')])

@@ -6,8 +6,9 @@
 __all__ = ['RECIPE', 'ScoringError', 'score_mask', 'standard_error', 'summary', 'difference', 'not_scored', 'sizes_differ',
            'score_variants', 'Cases', 'with_crf', 'file_system', 'is_fleet', 'open_table', 'open_fleet', 'worst_first',
            'fleet_masks', 'fleet_report', 'fleet_line', 'fleet_lines', 'true_masks', 'score_submission', 'folds_of',
-           'out_of_fold', 'suspect_region', 'cross_validate', 'audit', 'error_map', 'close_up', 'make_report',
-           'warning', 'table', 'save_json', 'polar_plot', 'histogram', 'page', 'pictures_of']
+           'fold_model', 'out_of_fold', 'suspect_region', 'cross_validate', 'audit', 'error_map', 'close_up',
+           'make_report', 'warning', 'table', 'save_json', 'polar_plot', 'histogram', 'car_table', 'page',
+           'pictures_of']
 
 # %% ../nbs/13_scoring.ipynb #5c1e96f9
 import base64, html, io, json, math, random, tempfile, warnings
@@ -39,13 +40,15 @@ def score_mask(
     name: str,         # of the photo, `<car>_<view>`
     mask: np.ndarray,  # bool (H, W), predicted
     true: np.ndarray,  # bool (H, W)
-) -> dict:             # name, car, view, dice, iou, boundary_error and p95 (px): mean and 95th percentile along the outlines
+) -> dict:             # name, car, view, dice, iou, boundary_error and p95 (px): mean and 95th percentile
     "The row of a photo; raises `ScoringError` if the sizes differ"
     if mask.shape != true.shape:
-        raise ScoringError('{}: the mask is {}x{} and the true one {}x{}; predict at full size'.format(name, *mask.shape[::-1], *true.shape[::-1]))
+        sizes = 'the mask is {}x{} and the true one {}x{}'.format(*mask.shape[::-1], *true.shape[::-1])
+        raise ScoringError(f'{name}: {sizes}; predict at full size')
     (car, view), d = car_view(name), float(dice(mask, true))
     far = boundary_distances(mask, true) if mask.any() and true.any() else np.array([boundary_error(mask, true)])
-    return dict(name=name, car=car, view=view, dice=d, iou=iou(d), boundary_error=float(far.mean()), p95=float(np.percentile(far, 95, method='nearest')))
+    return dict(name=name, car=car, view=view, dice=d, iou=iou(d),
+                boundary_error=float(far.mean()), p95=float(np.percentile(far, 95, method='nearest')))
 
 # %% ../nbs/13_scoring.ipynb #76fd95d6
 def standard_error(
@@ -62,22 +65,23 @@ def standard_error(
 def summary(
     rows: list[dict],  # of `score_mask` or `evaluate`
 ) -> dict:             # photos, cars, means, standard error, worst photo, dice per view and per car
-    "What the rows say together; raises `ScoringError` without rows"
+    "Means and standard error of the rows; raises `ScoringError` without rows"
     if not rows: raise ScoringError('there are no photos to score; choose other cars')
     mean = lambda key, some=rows: fmean(r[key] for r in some)
-    groups = {key: {g: [r for r in rows if r[key] == g] for g in sorted({r[key] for r in rows})} for key in ('view', 'car')}
+    group = lambda key: {g: [r for r in rows if r[key] == g] for g in sorted({r[key] for r in rows})}
+    groups = {key: group(key) for key in ('view', 'car')}
     worst = min(rows, key=lambda r: r['dice'])
-    found = dict(photos=len(rows), cars=len(groups['car']), dice=mean('dice'), standard_error=standard_error(rows), iou=mean('iou'),
-                 boundary_error=mean('boundary_error'), worst=[worst['name'], worst['dice']])
+    found = dict(photos=len(rows), cars=len(groups['car']), dice=mean('dice'), standard_error=standard_error(rows),
+                 iou=mean('iou'), boundary_error=mean('boundary_error'), worst=[worst['name'], worst['dice']])
     if all('seconds' in r for r in rows): found['seconds'] = mean('seconds')
-    return found | {key: {g: mean('dice', some) for g, some in group.items()} for key, group in groups.items()}
+    return found | {key: {g: mean('dice', some) for g, some in of.items()} for key, of in groups.items()}
 
 # %% ../nbs/13_scoring.ipynb #fa8f13f4
 def difference(
     rows: list[dict],  # of one way to predict
     base: list[dict],  # of another, the same photos in the same order
 ) -> tuple[float, float]: # mean, and its standard error over cars
-    "How much dice one way gains over another"
+    "How much higher the Dice score of one way is than of another"
     gains = [dict(car=r['car'], dice=r['dice'] - b['dice']) for r, b in zip(rows, base, strict=True)]
     return fmean(g['dice'] for g in gains), standard_error(gains)
 
@@ -93,28 +97,32 @@ def not_scored(
     failed.append(line)
     warnings.warn(line, stacklevel=3)
 
+# %% ../nbs/13_scoring.ipynb #01a50a8d
 def sizes_differ(
     pair: Pair, # that could not be scored
-) -> ScoringError | None: # None: that is not the reason
+) -> ScoringError | None: # None: the sizes are the same
     "An error for a mask of another size than its photo"
     try: h, w = read_photo(pair.photo).shape[:2]; mask = read_mask(pair.mask)
     except PhotoError: return None
     if mask.shape == (h, w): return None
-    return ScoringError(f'{pair.mask}: is {mask.shape[1]}x{mask.shape[0]} and its photo {w}x{h}; export both at one size')
+    size = f'{mask.shape[1]}x{mask.shape[0]}'
+    return ScoringError(f'{pair.mask}: is {size} and its photo {w}x{h}; export both at one size')
 
+# %% ../nbs/13_scoring.ipynb #377b69bc
 def score_variants(
     variants: dict[str, Predictor], # what is compared, by name
     items: list[Pair],              # photos with masks
     progress: bool = False,         # show a bar
-    failed: list | None = None,     # gets a line for each photo that cannot be scored, and all variants leave it out; None: the error is raised
+    failed: list | None = None,     # gets a line for each photo that cannot be scored; None: raise the error
 ) -> dict[str, list[dict]]:         # rows of each
-    "Score every variant on every photo"
+    "Score every variant on every photo; one that cannot be scored is left out of all variants"
     scored = {name: [] for name in variants}
     for pair in tqdm(items, unit='photo', disable=not progress):
         try: rows = [evaluate(predictor, [pair])[0] for predictor in variants.values()]
         except Exception as e: not_scored(sizes_differ(pair) or e, pair.photo, failed)
         else:
-            for name, r in zip(variants, rows): scored[name].append(r | dict(dice=float(r['dice']), iou=float(iou(r['dice']))))
+            for name, r in zip(variants, rows):
+                scored[name].append(r | dict(dice=float(r['dice']), iou=float(iou(r['dice']))))
     return scored
 
 # %% ../nbs/13_scoring.ipynb #b8682bba
@@ -128,7 +136,7 @@ class Cases:
 
     def __len__(self): return len(self.items)
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]: # uint8 (H, W, 3), float32 (H, W), bool (H, W)
+    def __iter__(self) -> Iterator[tuple]: # photo uint8 (H, W, 3), probability float32 (H, W), mask bool (H, W)
         for pair in self.items:
             photo, kept = read_photo(pair.photo), self.folder/f'{pair.name}.npy'
             if not kept.exists(): np.save(kept, self.predictor.probability(photo).astype(np.float16))
@@ -139,12 +147,13 @@ def with_crf(
     predictor: Predictor,   # does not refine
     items: list[Pair],      # photos with masks that choose; unseen in training
     **search,               # for `fit_crf`: start, grid, progress
-) -> tuple[Checkpoint, Fit]:    # with `crf`, scale and threshold that belong together; without `crf` where refinement does not pay
-    "Search the CRF's parameters for a model; raises `ScoringError` if the predictor refines already, `CRFError` without photos"
+) -> tuple[Checkpoint, Fit]:    # with `crf`, scale and threshold; `crf` is empty where refinement does not pay
+    "Search the CRF's parameters for a model; raises `CRFError` without photos"
     if predictor.crf: raise ScoringError('the predictor refines already; make it with crf=False')
     with tempfile.TemporaryDirectory() as folder:
         fit = fit_crf(Cases(predictor, items, folder), threshold=predictor.threshold, **search)
-    return replace(predictor.checkpoint, scale=predictor.scale, threshold=predictor.threshold, crf=asdict(fit.crf) if fit.pays else {}), fit
+    crf = asdict(fit.crf) if fit.pays else {}
+    return replace(predictor.checkpoint, scale=predictor.scale, threshold=predictor.threshold, crf=crf), fit
 
 # %% ../nbs/13_scoring.ipynb #7d394b63
 def file_system(
@@ -153,8 +162,10 @@ def file_system(
     "Where a file or folder is; raises `ScoringError` if the address is none, or its package is not installed"
     from fsspec.core import url_to_fs
     try: return url_to_fs(str(address))
-    except (ImportError, ValueError) as e: raise ScoringError(f'{address}: cannot be opened ({e}); check the address') from None
+    except (ImportError, ValueError) as e:
+        raise ScoringError(f'{address}: cannot be opened ({e}); check the address') from None
 
+# %% ../nbs/13_scoring.ipynb #25d84b07
 def is_fleet(
     folder: str | Path,     # any fsspec address
 ) -> bool:
@@ -163,16 +174,22 @@ def is_fleet(
     fs, root = file_system(folder)
     return fs.exists(f'{root}/fleet.json')
 
+# %% ../nbs/13_scoring.ipynb #80d6d204
 def open_table(
     path: str | Path,   # Parquet file or a folder of them, any fsspec address
 ) -> tuple[Any, Any, str]:  # pyarrow's dataset; fsspec's file system; path in it
     "A Parquet table, without reading its rows; raises `ScoringError` if there is none"
     try: import pyarrow.dataset as pds
-    except ModuleNotFoundError: raise ScoringError(f"{path}: is Parquet, and pyarrow is not installed; pip install 'carvana-unet[ray]'") from None
+    except ModuleNotFoundError:
+        fix = "pip install 'carvana-unet[ray]'"
+        raise ScoringError(f'{path}: is Parquet, and pyarrow is not installed; {fix}') from None
     fs, root = file_system(path)
     try: return pds.dataset(root, filesystem=fs, format='parquet'), fs, root
-    except (OSError, ValueError) as e: raise ScoringError(f'{path}: is not a Parquet table ({" ".join(str(e).split())[:200]}); check the name') from None
+    except (OSError, ValueError) as e:
+        why = ' '.join(str(e).split())[:200]
+        raise ScoringError(f'{path}: is not a Parquet table ({why}); check the name') from None
 
+# %% ../nbs/13_scoring.ipynb #06f36452
 def open_fleet(
     out: str | Path,    # folder that `carvana-fleet` wrote, any fsspec address
 ) -> tuple[Any, dict]:  # pyarrow's dataset; what stands in `fleet.json`
@@ -185,16 +202,19 @@ def worst_first(
     out: str | Path,        # folder that `carvana-fleet` wrote, any fsspec address
     n: int | None = None,   # how many; None: all
 ) -> list[dict]:            # name, height, width, area (pixels of the car), confidence
-    "The photos of a fleet that a person should check, the lowest confidence first; raises `ScoringError` if there is no table"
+    "The photos of a fleet to check, the lowest confidence first; raises `ScoringError` if there is no table"
     import pyarrow.dataset as pds
-    table = open_fleet(out)[0].to_table(columns=['name', 'height', 'width', 'area', 'confidence'], filter=pds.field('error').is_null())
+    columns = ['name', 'height', 'width', 'area', 'confidence']
+    table = open_fleet(out)[0].to_table(columns=columns, filter=pds.field('error').is_null())
     return table.sort_by([('confidence', 'ascending'), ('name', 'ascending')])[:n].to_pylist()
 
+# %% ../nbs/13_scoring.ipynb #2bc67335
 def fleet_masks(
     out: str | Path,        # folder that `carvana-fleet` wrote, any fsspec address
 ) -> Iterator[tuple[str, str | None]]:  # name; run lengths, None if the photo failed
     "The rows of a fleet as `read_rows` gives those of a submission, in constant memory"
-    for batch in open_fleet(out)[0].to_batches(columns=['name', 'rle']): yield from zip(batch['name'].to_pylist(), batch['rle'].to_pylist())
+    for batch in open_fleet(out)[0].to_batches(columns=['name', 'rle']):
+        yield from zip(batch['name'].to_pylist(), batch['rle'].to_pylist())
 
 # %% ../nbs/13_scoring.ipynb #1508f6dc
 def fleet_report(
@@ -206,9 +226,11 @@ def fleet_report(
     table, settings = open_fleet(out)
     rows, error, limit = table.count_rows(), pds.field('error'), settings['low_confidence']
     errors = table.head(20, columns=['error'], filter=error.is_valid())['error'].to_pylist()
-    return dict(photos=rows, failed=table.count_rows(filter=error.is_valid()), low=limit and table.count_rows(filter=pds.field('confidence') < limit),
+    low = limit and table.count_rows(filter=pds.field('confidence') < limit)
+    return dict(photos=rows, failed=table.count_rows(filter=error.is_valid()), low=low,
                 check=worst_first(out, math.ceil(share * rows)), errors=errors)
 
+# %% ../nbs/13_scoring.ipynb #c9453248
 def fleet_line(
     report: dict,       # of `fleet_report`
 ) -> str:
@@ -216,6 +238,7 @@ def fleet_line(
     low = '' if report['low'] is None else f", {report['low']:,} with low confidence"
     return f"{report['photos']:,} photos, {report['failed']:,} failed{low}"
 
+# %% ../nbs/13_scoring.ipynb #e2276d34
 def fleet_lines(
     report: dict,       # of `fleet_report`
     most: int = 20,     # of the photos to check
@@ -224,7 +247,8 @@ def fleet_lines(
     check = report['check']
     lines = [fleet_line(report), *(f'failed: {line}' for line in report['errors'])]
     lines.append(f'the {len(check):,} with the lowest confidence, to be checked first:')
-    lines += [f"{r['confidence']:.3f}  {r['name']}, {r['area'] / (r['height'] * r['width']):.1%} car" for r in check[:most]]
+    share = lambda r: r['area'] / (r['height'] * r['width'])
+    lines += [f"{r['confidence']:.3f}  {r['name']}, {share(r):.1%} car" for r in check[:most]]
     return '\n'.join(lines + [f'... and {len(check) - most:,} more (--json writes all)'] * (len(check) > most))
 
 # %% ../nbs/13_scoring.ipynb #226f3af8
@@ -234,7 +258,8 @@ def true_masks(
 ) -> dict[str, Callable]:                   # name of the photo -> function that gives its mask, bool (H, W)
     "The masks that a submission is compared with; raises `ScoringError` if there are none"
     source = Path(source)
-    if source.suffix in ('.csv', '.gz'): return {Path(name).stem.lower(): lambda rle=rle: decode(rle, hw) for name, rle in read_rows(source)}
+    if source.suffix in ('.csv', '.gz'):
+        return {Path(name).stem.lower(): lambda rle=rle: decode(rle, hw) for name, rle in read_rows(source)}
     if not source.exists(): raise ScoringError(f'{source}: there is no such folder; check the name')
     folder = source/'train_masks' if (source/'train_masks').is_dir() else source
     files = list_photos(folder, suffixes=('.gif', '.png')) if folder.is_dir() else []
@@ -248,14 +273,15 @@ def score_submission(
     progress: bool = False,         # show a bar
     failed: list | None = None,     # as for `score_variants`
 ) -> tuple[list[dict], dict]:       # rows, sorted by name; run lengths by name
-    "Score the rows of a submission whose truth is known; raises `ScoringError` if one is missing, doubled or damaged"
+    "Score a submission; raises `ScoringError` if a row is missing, doubled or damaged"
     found = {}
     for name, rle in fleet_masks(submission) if is_fleet(submission) else read_rows(submission):
         name = Path(name).stem.lower()
         if name in found: raise ScoringError(f'{submission}: has {name} twice; keep one of the rows')
         if name in truth: found[name] = rle
     if (missing := sorted(truth.keys() - found.keys())):
-        raise ScoringError(f'{submission}: {len(missing)} of {len(truth)} photos have no row, {missing[0]} for one; predict them too')
+        lack = f'{len(missing)} of {len(truth)} photos have no row'
+        raise ScoringError(f'{submission}: {lack}, {missing[0]} for one; predict them too')
     rows = []
     for name in tqdm(sorted(found), unit='photo', disable=not progress):
         try:
@@ -275,13 +301,31 @@ def folds_of(
     "Deal cars into folds; raises `ScoringError` if there are fewer cars than folds"
     cars = sorted(set(cars))
     if len(cars) < 2: raise ScoringError('folds need 2 cars or more, and there is 1; add photos of others')
-    if not 2 <= k <= len(cars): raise ScoringError(f'{len(cars)} cars cannot be dealt into {k} folds; take 2 to {len(cars)}')
+    if not 2 <= k <= len(cars):
+        raise ScoringError(f'{len(cars)} cars cannot be dealt into {k} folds; take 2 to {len(cars)}')
     random.Random(seed).shuffle(cars)
     return [sorted(cars[i::k]) for i in range(k)]
 
 # %% ../nbs/13_scoring.ipynb #7e10c9b0
 RECIPE = dict(arch='efficientnet_lite0', scale=.25, width=16, epochs=2, crop=256, batch_size=8, lr=2e-3, resume=True)
 
+def fold_model(
+    folder: str | Path,     # data in Kaggle's layout
+    model: Path,            # checkpoint to be written, or used if it is there
+    left_out: list[str],    # cars not to train on
+    train: Callable,        # `long_runs.train`
+    **recipe,               # for `train`
+) -> Path:                  # `model`
+    "Train the network of one fold, unless it has been trained already"
+    cars, others = model.with_suffix('.txt'), {p.car for p in pairs(folder)} - set(left_out)
+    cars.write_text('\n'.join(left_out) + '\n')
+    if not model.exists() or set(load_checkpoint(model).cars) != others:
+        part = model.with_suffix('.part')
+        train([folder], output=part, valid=cars, **RECIPE | recipe)
+        part.replace(model)
+    return model
+
+# %% ../nbs/13_scoring.ipynb #b357206f
 def out_of_fold(
     folder: str | Path,             # data in Kaggle's layout
     k: int = 5,                     # folds
@@ -300,13 +344,8 @@ def out_of_fold(
         keep = Path(keep or temporary)
         keep.mkdir(parents=True, exist_ok=True)
         for fold, left_out in enumerate(folds_of([p.car for p in items], k, seed), 1):
-            model, cars = keep/f'fold_{fold}_of_{k}.pth', keep/f'fold_{fold}_of_{k}.txt'
-            cars.write_text('\n'.join(left_out) + '\n')
-            others = {p.car for p in items} - set(left_out)
-            if not model.exists() or set(load_checkpoint(model).cars) != others:
-                part = model.with_suffix('.part')
-                train([folder], output=part, valid=cars, device=device, seed=seed, **RECIPE | recipe)
-                part.replace(model)
+            model = keep/f'fold_{fold}_of_{k}.pth'
+            fold_model(folder, model, left_out, train, device=device, seed=seed, **recipe)
             predictor = Predictor(model, device=device, tta=True)
             for pair in items:
                 if pair.car in left_out: yield fold, pair, predictor.mask(pair.photo)
@@ -316,12 +355,13 @@ def suspect_region(
     mask: np.ndarray,  # bool (H, W), predicted
     true: np.ndarray,  # bool (H, W), the label
 ) -> dict:             # of the worst region: weight (px^3), area (px), depth (px), box, and whether the label lacks it
-    "The region in which a label is most in doubt"
+    "The region in which a label is most likely to be wrong"
     from scipy.ndimage import binary_dilation, find_objects, label
     from scipy.spatial import cKDTree
     wrong, far, edge = mask ^ true, np.zeros(true.shape), boundary(true) | binary_dilation(true) & ~true
     for side, rim in ((wrong & mask, boundary(true)), (wrong & true, boundary(~true))):
-        if side.any(): far[side] = cKDTree(np.argwhere(rim)).query(np.argwhere(side))[0] if rim.any() else sum(true.shape)
+        if not side.any(): continue
+        far[side] = cKDTree(np.argwhere(rim)).query(np.argwhere(side))[0] if rim.any() else sum(true.shape)
     regions, _ = label(wrong)
     weights = np.bincount(regions.ravel(), far.ravel())
     if edge.any(): weights[np.setdiff1d(np.arange(len(weights)), regions[edge])] = 0
@@ -339,8 +379,8 @@ def cross_validate(
     k: int = 5,             # folds
     progress: bool = False, # show a bar of the photos
     **options,              # for `out_of_fold`
-) -> tuple[list[dict], dict]:   # rows with `fold` and what `suspect_region` gives, sorted by name; run lengths of the masks by name
-    "Score every photo of a folder by a network that does not know its car"
+) -> tuple[list[dict], dict]:   # rows with `fold` and those of `suspect_region`; run lengths of the masks by name
+    "Score every photo of a folder by a network that was not trained on its car"
     rows, rles, found = [], {}, out_of_fold(folder, k, **options)
     if progress:
         from tqdm import tqdm
@@ -366,7 +406,7 @@ def error_map(
     true: np.ndarray,   # bool (H, W)
     side: int = 640,    # longer side of the result, pixels
 ) -> np.ndarray:        # uint8 (h, w, 3)
-    "Surplus in red and what is lacking in blue, over the paled photo"
+    "False positives in red and false negatives in blue, over the pale photo"
     k = max(1, math.ceil(max(true.shape) / side))
     shown = np.array(Image.fromarray(photo).reduce(k)) // 3 + 170
     for wrong, color in ((mask & ~true, (220, 20, 40)), (true & ~mask, (20, 60, 230))):
@@ -381,10 +421,11 @@ def close_up(
     true: np.ndarray,   # bool (H, W)
     size: tuple[int, int] = (320, 480), # height and width, pixels, at most those of the photo
 ) -> np.ndarray:        # uint8 (h, w, 3)
-    "The worst region at full size: outline of the prediction in red, of the label in blue"
+    "The worst region at full size: boundary of the prediction in red, of the label in blue"
     top, left, bottom, right = suspect_region(mask, true)['box']
     h, w = (min(a, b) for a, b in zip(size, true.shape))
-    y, x = (max(0, min((a + b - s) // 2, full - s)) for a, b, s, full in zip((top, left), (bottom, right), (h, w), true.shape))
+    start = lambda a, b, s, full: max(0, min((a + b - s) // 2, full - s))
+    y, x = start(top, bottom, h, true.shape[0]), start(left, right, w, true.shape[1])
     view = np.s_[y:y + h, x:x + w]
     shown = photo[view].copy()
     shown[boundary(true)[view]], shown[boundary(mask)[view]] = (20, 60, 230), (220, 20, 40)
@@ -407,7 +448,7 @@ def make_report(
 def warning(
     report: dict,  # of `make_report`
 ) -> str:          # one line; '' if all is well
-    "What a reader of the score must know first"
+    "The warning that goes above the score, if there is one"
     n = len(report['trained'])
     if not n: return ''
     cars = next(iter(report['variants'].values()))['cars']
@@ -418,7 +459,7 @@ def table(
     report: dict,       # of `make_report`
     warn: bool = True,  # begin with the warning, if there is one
 ) -> str:               # several lines
-    "The figures for a terminal, a column for each variant; then the dice of each view and of the ten worst cars"
+    "The figures for a terminal, a column for each variant; then the Dice score of each view and of the ten worst cars"
     variants = report['variants']
     first = next(iter(variants.values()))
     lines = {'': list(variants)} if len(variants) > 1 else {}
@@ -442,7 +483,7 @@ def save_json(
     report: dict,      # of `make_report`
     path: str | Path,  # to be written
 ):
-    "Write the report, whole or not at all; a number that is not finite, such as the boundary error of an empty mask, becomes null"
+    "Write the report, whole or not at all; a number that is not finite becomes null"
     def plain(x):
         if isinstance(x, dict): return {str(k): plain(v) for k, v in x.items()}
         if isinstance(x, (list, tuple)): return [plain(v) for v in x]
@@ -453,7 +494,7 @@ def save_json(
 def polar_plot(
     report: dict,  # of `make_report`
 ):                 # matplotlib figure
-    "Mean dice of each of the 16 views, seen from above: 1 is the front"
+    "Mean Dice score of each of the 16 views, seen from above: 1 is the front"
     import matplotlib.pyplot as plt
     from matplotlib.ticker import MaxNLocator
     fig, ax = plt.subplots(figsize=(4.6, 4.2), subplot_kw=dict(projection='polar'))
@@ -474,7 +515,7 @@ def polar_plot(
 def histogram(
     report: dict,  # of `make_report`
 ):                 # matplotlib figure
-    "How many photos have which dice"
+    "How many photos have which Dice score"
     import matplotlib.pyplot as plt
     from matplotlib.ticker import MaxNLocator
     fig, ax = plt.subplots(figsize=(5.4, 3.4))
@@ -491,7 +532,7 @@ def histogram(
 def _inside(
     figure: Any,            # matplotlib figure, or uint8 (H, W, 3)
 ) -> str:                   # HTML
-    "A plot as SVG or a picture as JPEG, to stand within the page"
+    "A plot as SVG or a photo as JPEG, as a part of the page"
     buffer = io.BytesIO()
     if isinstance(figure, np.ndarray):
         Image.fromarray(figure).save(buffer, 'JPEG', quality=88)
@@ -507,32 +548,47 @@ def _inside(
 _PAGE = '''<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{title}</title>
 <style>body {{font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222}}
-pre {{background: #f5f5f5; padding: 1em; overflow-x: auto}} .warn {{background: #b00020; color: white; padding: .6em 1em}}
+pre {{background: #f5f5f5; padding: 1em; overflow-x: auto}}
+.warn {{background: #b00020; color: white; padding: .6em 1em}}
 table {{border-collapse: collapse}} td, th {{padding: .15em .8em; text-align: right; border-bottom: 1px solid #ddd}}
-td:first-child, th:first-child {{text-align: left}} figure {{display: inline-block; margin: 0 1em 1em 0; vertical-align: top}}
+td:first-child, th:first-child {{text-align: left}}
+figure {{display: inline-block; margin: 0 1em 1em 0; vertical-align: top}}
 img, svg {{max-width: 100%; height: auto}} figcaption {{font-size: 13px; color: #555}}</style>
 <h1>{title}</h1>
 {body}
 </html>
 '''
 
+# %% ../nbs/13_scoring.ipynb #839d38f8
+def car_table(
+    report: dict,   # of `make_report`
+) -> str:           # HTML
+    "The mean Dice score of each car for each variant"
+    cell = lambda some, tag='td': f'<{tag}>{html.escape(some)}</{tag}>'
+    variants = report['variants']
+    first = next(iter(variants.values()))['car']
+    row = lambda car: cell(car) + ''.join(cell(f"{v['car'][car]:.5f}") for v in variants.values())
+    head = cell('car', 'th') + ''.join(cell(name, 'th') for name in variants)
+    cars = ''.join(f'<tr>{row(car)}</tr>' for car in sorted(first, key=first.get))
+    return f'<table><tr>{head}</tr>{cars}</table>'
+
+# %% ../nbs/13_scoring.ipynb #7a3847e4
 def page(
     report: dict,                       # of `make_report`
-    pictures: Sequence[tuple] = (),     # caption, and uint8 (H, W, 3) each, to stand under it
+    pictures: Sequence[tuple] = (),     # caption, and uint8 (H, W, 3) each, shown under it
 ) -> str:                               # HTML
     "The report as one page that needs no other file"
     part = lambda some, tag='p': f'<{tag}>{html.escape(some)}</{tag}>'
-    first = next(iter(report['variants'].values()))
     body = [part(f"{report['on']}, {report['date']}")]
     if report['trained']: body.append(f'<p class="warn">{html.escape(warning(report))}</p>')
     body += [part(table(report, warn=False), 'pre'), part('Dice over the 16 views', 'h2'), _inside(polar_plot(report)),
-             part('Dice of the photos', 'h2'), _inside(histogram(report)), part('Cars, worst first', 'h2')]
-    names = ''.join(part(name, 'th') for name in report['variants'])
-    cars = [f"<tr>{part(car, 'td')}{''.join(part(format(v['car'][car], '.5f'), 'td') for v in report['variants'].values())}</tr>"
-            for car in sorted(first['car'], key=first['car'].get)]
-    body.append(f"<table><tr>{part('car', 'th')}{names}</tr>{''.join(cars)}</table>")
-    if pictures: body += [part('Where to look', 'h2'), part('Red: in the prediction only. Blue: in the label only. Lines, at full size: the two outlines.')]
-    for caption, *shown in pictures: body.append(part(caption, 'h3') + ''.join(f'<figure>{_inside(x)}</figure>' for x in shown))
+             part('Dice of the photos', 'h2'), _inside(histogram(report)),
+             part('Cars, worst first', 'h2'), car_table(report)]
+    if pictures:
+        body += [part('Where to look', 'h2'), part('Red: in the prediction only. Blue: in the label only. '
+                                                   'Lines, at full size: the two boundaries.')]
+    for caption, *shown in pictures:
+        body.append(part(caption, 'h3') + ''.join(f'<figure>{_inside(x)}</figure>' for x in shown))
     return _PAGE.format(title=html.escape(report['what']), body='\n'.join(body))
 
 # %% ../nbs/13_scoring.ipynb #c4de3bb3
@@ -547,6 +603,8 @@ def pictures_of(
         pair = files[r['name']]
         photo, true, mask = read_photo(pair.photo), read_mask(pair.mask), mask_of(pair)
         caption = f"{r['name']}: dice {r['dice']:.5f}, boundary error {r['boundary_error']:.2f} px"
-        if 'weight' in r: caption += f", the label {'lacks' if r['lacking'] else 'has too much'}: {r['area']} px, up to {r['depth']:.0f} px deep"
+        if 'weight' in r:
+            fault = 'lacks' if r['lacking'] else 'has too much'
+            caption += f", the label {fault}: {r['area']} px, up to {r['depth']:.0f} px deep"
         shown.append((caption, error_map(photo, mask, true), close_up(photo, mask, true)))
     return shown

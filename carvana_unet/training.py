@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FullSizeDice', 'Bf16', 'precision', 'KeepMemory', 'WeightAverage', 'adamw', 'TrainingError', 'SettingsError',
-           'load_imagenet', 'new_net', 'arch_of', 'encoder_and_rest', 'normalize', 'carvana_learner', 'checkpoint_of',
-           'cars_of', 'draw_curve', 'find_lr']
+           'load_imagenet', 'arch_of', 'new_net', 'encoder_and_rest', 'normalize', 'carvana_learner', 'cars_of',
+           'checkpoint_of', 'draw_curve', 'find_lr']
 
 # %% ../nbs/08_training.ipynb #5a7b68de
 import ctypes, tempfile
@@ -40,7 +40,7 @@ from .unet import EncoderUNet, UNet, autocast, check_arch, fastai_unet, has_bf16
 
 # %% ../nbs/08_training.ipynb #b724c370
 class FullSizeDice(Metric):
-    "Mean Dice score per photo (and class, but for the background) at full size, over whole photos of a validation set in their order"
+    "Mean Dice score per photo (and per class without the background) at full size, over a validation set in its order"
     def __init__(self): self.reset()
 
     @property
@@ -71,14 +71,16 @@ class FullSizeDice(Metric):
         logits = learn.pred.detach().as_subclass(torch.Tensor).float()
         for p in logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1): self._score(ds, p)
 
-    def _score(self, ds, p):
-        photo = ds.items[len(self.scores)]
-        true = (read_mask if len(p) == 1 else read_classes)(mask_file(ds, photo))
-        p = torch.stack([enlarge(one, true.shape, reader(ds).scale) for one in p])
-        found = (p[0] > 0.5 if len(p) == 1 else p.argmax(0)).cpu().numpy()
-        self.scores.append([dice(found == c, true == c) for c in range(1, max(2, len(p)))])
-        small = (np.mean(self.scores[-1]), photo, np.uint8(found[::4, ::4]), np.uint8(true[::4, ::4]))
-        self.worst = sorted([*self.worst, small], key=lambda w: w[0])[:6]
+# %% ../nbs/08_training.ipynb #56c280eb
+@patch
+def _score(self: FullSizeDice, ds, p):
+    photo = ds.items[len(self.scores)]
+    true = (read_mask if len(p) == 1 else read_classes)(mask_file(ds, photo))
+    p = torch.stack([enlarge(one, true.shape, reader(ds).scale) for one in p])
+    found = (p[0] > 0.5 if len(p) == 1 else p.argmax(0)).cpu().numpy()
+    self.scores.append([dice(found == c, true == c) for c in range(1, max(2, len(p)))])
+    small = (np.mean(self.scores[-1]), photo, np.uint8(found[::4, ::4]), np.uint8(true[::4, ::4]))
+    self.worst = sorted([*self.worst, small], key=lambda w: w[0])[:6]
 
 # %% ../nbs/08_training.ipynb #06690410
 class Bf16(Callback):
@@ -91,13 +93,14 @@ class Bf16(Callback):
     def after_pred(self): self.learn.pred = self.pred.float()
 
 def _autocast_once(
-    net: torch.nn.Module,   # whose own `forward` this stands before
+    net: torch.nn.Module,   # whose `forward` this replaces once
     *xb: torch.Tensor,      # of a batch
 ) -> torch.Tensor:          # what `forward` gives
     "One forward pass with autocast; the next one is as it was"
     del net.forward
     with autocast(xb[0].device): return net.forward(*xb)
 
+# %% ../nbs/08_training.ipynb #d634e6a1
 def precision(
     device: torch.device,   # where the network trains
 ) -> list[Callback]:        # none: float32
@@ -130,7 +133,7 @@ class KeepMemory(Callback):
 
 # %% ../nbs/08_training.ipynb #fcad1246
 class WeightAverage(Callback):
-    "Exponential moving average of weights and BatchNorm statistics, which validates in place of the last weights and is what training ends with"
+    "Exponential moving average of weights and BatchNorm statistics: validated in place of the last weights, and kept"
     order, trained = 55, None
     def __init__(self,
         decay: float = 0.998,   # at most, in [0, 1)
@@ -168,6 +171,7 @@ def adamw(
 class TrainingError(ValueError):
     "Training cannot start or go on; the message says why and what to do"
 
+# %% ../nbs/08_training.ipynb #249000dc
 class SettingsError(TrainingError):
     "Settings that no training can start with; the message names the option to change"
 
@@ -186,6 +190,20 @@ def load_imagenet(
     own = {k: v for k, v in net.encoder.state_dict().items() if not k.endswith('num_batches_tracked')}
     net.encoder.load_state_dict(dict(zip(own, given, strict=True)), strict=False)
 
+# %% ../nbs/08_training.ipynb #b2f662f3
+def arch_of(
+    name: str,          # as for `new_net`
+    n_classes: int,     # likewise
+    width: int,         # likewise
+    depth: int,         # likewise
+    bilinear: bool,     # likewise
+    subpixel: int,      # likewise
+) -> dict:              # as `build` takes it
+    "The description of a network, without the options that it does not have"
+    own = dict(unet=dict(width=width, depth=depth, bilinear=bilinear),
+               efficientnet_lite0=dict(width=width, bilinear=bilinear, subpixel=subpixel))
+    return dict(name=name, n_classes=n_classes, **own.get(name, {}))
+
 # %% ../nbs/08_training.ipynb #ff3ba6ca
 def new_net(
     name: str = 'unet',         # `unet`, `efficientnet_lite0`, or a backbone of torchvision
@@ -196,8 +214,9 @@ def new_net(
     bilinear: bool = True,      # bilinear up-sampling, or else transposed convolutions
     subpixel: int = 1,          # of `EncoderUNet`
 ) -> UNet | EncoderUNet:        # or fastai's
-    "A network to train; raises `TrainingError` if its pretrained weights cannot be had, `ArchError` if there is none such"
-    if subpixel > 1 and name != 'efficientnet_lite0': raise SettingsError(f'{name}: has no subpixel; use --arch efficientnet_lite0')
+    "A network to train; raises `TrainingError` without its pretrained weights, `ArchError` if there is no such network"
+    if subpixel > 1 and name != 'efficientnet_lite0':
+        raise SettingsError(f'{name}: has no subpixel; use --arch efficientnet_lite0')
     check_arch(arch_of(name, n_classes, width, depth, bilinear, subpixel))
     if name == 'unet': return UNet(n_classes=n_classes, width=width, depth=depth, bilinear=bilinear)
     if name == 'efficientnet_lite0':
@@ -205,26 +224,16 @@ def new_net(
         if pretrained: load_imagenet(net)
         return net
     try: return fastai_unet(name, n_classes, pretrained)
-    except OSError as e: raise TrainingError(f'{name}: its ImageNet weights cannot be downloaded ({e}); begin with --from-scratch') from None
-
-def arch_of(
-    name: str,          # as for `new_net`
-    n_classes: int,     # likewise
-    width: int,         # likewise
-    depth: int,         # likewise
-    bilinear: bool,     # likewise
-    subpixel: int,      # likewise
-) -> dict:              # as `build` takes it
-    "The description of a network, without the options that it does not have"
-    own = dict(unet=dict(width=width, depth=depth, bilinear=bilinear), efficientnet_lite0=dict(width=width, bilinear=bilinear, subpixel=subpixel))
-    return dict(name=name, n_classes=n_classes, **own.get(name, {}))
+    except OSError as e:
+        raise TrainingError(f'{name}: its ImageNet weights cannot be downloaded ({e}); '
+                            'begin with --from-scratch') from None
 
 # %% ../nbs/08_training.ipynb #6300b2bf
 def encoder_and_rest(
     net: torch.nn.Module,   # with or without an encoder
 ) -> list[list]:            # parameter groups: the encoder's first, if there is one
     "Parameters in the order of their learning rates"
-    encoder = next((part for part in (getattr(net, 'encoder', None), net[0] if isinstance(net, torch.nn.Sequential) else None) if part), None)
+    encoder = getattr(net, 'encoder', None) or (net[0] if isinstance(net, torch.nn.Sequential) else None)
     first = list(encoder.parameters()) if encoder else []
     known = {id(p) for p in first}
     rest = [p for p in net.parameters() if id(p) not in known]
@@ -241,9 +250,10 @@ def normalize(
     dls.add_tfms([Normalize.from_stats(*stats, cuda=False)], 'after_batch')
     dls.to(dls.device)
 
+# %% ../nbs/08_training.ipynb #44cc02ca
 def carvana_learner(
     dls: DataLoaders,                   # of `CarvanaDataLoaders` or a DataBlock of your own
-    arch: str | torch.nn.Module | Callable = 'efficientnet_lite0',  # `unet`, a backbone of torchvision, its function, or any network
+    arch: str | torch.nn.Module | Callable = 'efficientnet_lite0',  # `unet`, a backbone or its function, any network
     pretrained: bool = True,            # begin an encoder with its ImageNet weights
     n_out: int | None = None,           # logits per pixel; None: what the data needs
     loss_func: object = None,           # None: `BCEDice`, or `CrossEntropyDice` for several classes
@@ -259,13 +269,22 @@ def carvana_learner(
     name = arch if isinstance(arch, str) else getattr(arch, '__name__', '')
     net = arch if isinstance(arch, torch.nn.Module) else new_net(name, n_out, pretrained)
     normalize(dls, net)
-    loss_func = loss_func or getattr(dls.train_ds, 'loss_func', None) or (BCEDice() if n_out == 1 else CrossEntropyDice())
+    if not loss_func:
+        loss_func = getattr(dls.train_ds, 'loss_func', None) or (BCEDice() if n_out == 1 else CrossEntropyDice())
     if metrics is None: metrics = [FullSizeDice()] if reader(dls, 1) else []
     device = torch.device(dls.device or 'cpu')  # a DataBlock takes its name as well
     speed = [ChannelsLast(), *precision(device), *([KeepMemory()] if device.type == 'cpu' else [])]
-    return Learner(dls, net, loss_func, opt_func, splitter=splitter, metrics=metrics, cbs=[*speed, *L(cbs)], **kwargs)
+    return Learner(dls, net, loss_func, opt_func, splitter=splitter, metrics=metrics, cbs=speed + L(cbs), **kwargs)
 
 # %% ../nbs/08_training.ipynb #c0de0820
+def cars_of(
+    photos: list,   # files
+) -> list[str]:     # 12 hex digits each
+    "The cars that photos show, if they are named as Kaggle's are"
+    try: return sorted({car_view(photo)[0] for photo in photos})
+    except CarvanaError: return []
+
+# %% ../nbs/08_training.ipynb #b4d29f7b
 def checkpoint_of(
     learn: Learner,     # with one of our networks, over photos that our blocks read
     **more,             # fields of the checkpoint
@@ -275,25 +294,22 @@ def checkpoint_of(
     if photos is None or not hasattr(net, 'arch'):
         what = f'the network {type(net).__name__}' if photos else 'data that PhotoBlock does not read'
         raise TrainingError(f'a checkpoint cannot describe {what}; use learn.export')
-    stats = next(([t.mean, t.std] for t in learn.dls.after_batch.fs if isinstance(t, Normalize)), [torch.zeros(3), torch.ones(3)])
+    normalizes = ((t.mean, t.std) for t in learn.dls.after_batch.fs if isinstance(t, Normalize))
+    stats = next(normalizes, (torch.zeros(3), torch.ones(3)))
     mean, std = (tuple(round(float(v), 6) for v in x.flatten()) for x in stats)
     size = round(median(max(hw) for hw in sizes(learn.dls.train_ds)) / photos.scale)
-    fields: dict[str, Any] = dict(scale=photos.scale, size=size, mean=mean, std=std, classes=getattr(masks, 'vocab', ['background', 'car']), cars=cars_of(learn.dls.train_ds.items))
+    fields: dict[str, Any] = dict(scale=photos.scale, size=size, mean=mean, std=std,
+                                  cars=cars_of(learn.dls.train_ds.items),
+                                  classes=getattr(masks, 'vocab', ['background', 'car']))
     return Checkpoint(net.state_dict(), net.arch, **fields | more)
 
-def cars_of(
-    photos: list,   # files
-) -> list[str]:     # 12 hex digits each
-    "The cars that photos show, if they are named as Kaggle's are"
-    try: return sorted({car_view(photo)[0] for photo in photos})
-    except CarvanaError: return []
-
+# %% ../nbs/08_training.ipynb #9e52af0d
 @patch
 def save_checkpoint(self: Learner,
     path: str | Path,   # by custom, a name that ends in .pth
     **more,             # fields of the checkpoint, such as `score`
 ) -> Path:              # `path`
-    "Write a checkpoint for `Predictor` and the commands; raises `TrainingError` where one cannot describe the network or the data"
+    "Write a checkpoint for `Predictor` and the commands; raises `TrainingError` as `checkpoint_of` does"
     return checkpoints.save_checkpoint(checkpoint_of(self, **more), path)
 
 # %% ../nbs/08_training.ipynb #0be44a09
@@ -313,18 +329,19 @@ def draw_curve(
 
 # %% ../nbs/08_training.ipynb #8a7ba8df
 def find_lr(
-    learn: Learner,             # as `prepare` makes it; stays as it is
+    learn: Learner,             # stays as it is
     picture: str | Path | None = None,  # .png for the plot of loss over rate
     steps: int = 100,           # to be tried
 ) -> float:                     # a good highest rate for one cycle
-    "fastai's `lr_find`, in the valley of the loss"
+    "The highest rate for one cycle: five times the valley of fastai's `lr_find`"
     with tempfile.TemporaryDirectory() as folder:
         learn.path = Path(folder)
-        with learn.no_bar(): found = learn.lr_find(end_lr=1, num_it=steps, show_plot=False).valley
+        with learn.no_bar(): found = 5 * learn.lr_find(end_lr=1, num_it=steps, show_plot=False).valley
     if picture:
         fig = Figure((5, 3), layout='constrained')
         ax = fig.subplots()
         ax.semilogx(learn.recorder.lrs, learn.recorder.losses)
-        ax.axvline(found, color='C1'); ax.set(xlabel='learning rate', ylabel='loss', title=f'valley at {found:.1e}')
+        ax.axvline(found, color='C1')
+        ax.set(xlabel='learning rate', ylabel='loss', title=f'highest rate of one cycle: {found:.1e}')
         fig.savefig(picture)
     return found

@@ -35,6 +35,7 @@ def absolute(
     "A name that means the same on every machine with this file system"
     return str(path) if '://' in str(path) else os.path.abspath(path)
 
+# %% ../nbs/18_fleet.ipynb #7dad9ef3
 def in_parquet(
     photos: object,     # as `predict_fleet` takes them
 ) -> bool:
@@ -56,21 +57,24 @@ def list_fleet(
             local = 'file' in fs.protocol
             paths = map(str, list_photos(root, subfolders=True)) if local else fs.find(root)
             names = [posixpath.relpath(p, root or '.') for p in paths]
-            names = [n for n in names if local or n.lower().endswith(tuple(PICTURES)) and not any(map(is_ignored, n.split('/')))]
+            wanted = lambda n: n.lower().endswith(tuple(PICTURES)) and not any(map(is_ignored, n.split('/')))
+            names = [n for n in names if local or wanted(n)]
         elif not fs.exists(root): raise FleetError(f'{photos}: there is no such folder or photo; check the name')
         else: photos = [photos]
     if not isinstance(photos, (str, Path)):
         paths = list(dict.fromkeys(map(absolute, photos)))
         folder = os.path.commonprefix([posixpath.dirname(p) + '/' for p in paths]).rpartition('/')[0]
         names = [p[len(folder) + 1:] for p in paths]
-    if not names: raise FleetError(f'{given if isinstance(given, (str, Path)) else "the list"}: no photos; name a folder or list that has some')
-    return folder, names
+    if names: return folder, names
+    what = given if isinstance(given, (str, Path)) else 'the list'
+    raise FleetError(f'{what}: no photos; name a folder or list that has some')
 
 # %% ../nbs/18_fleet.ipynb #fd230d8c
-COLUMNS = dict(name='string', height='int32', width='int32', area='int64', confidence='float32', rle='string', error='string')
+COLUMNS = dict(name='string', height='int32', width='int32', area='int64',
+               confidence='float32', rle='string', error='string')
 
 def table_of(
-    rows: list[dict],   # some of `COLUMNS`: photo, pixels, pixels, pixels of the car, in [0, 1], run lengths of the mask, one line
+    rows: list[dict],   # some of `COLUMNS`; sizes and area in pixels, confidence in [0, 1], the error one line
 ) -> 'pa.Table':        # all of them, null where nothing is known
     "Rows as they are written to Parquet"
     import pyarrow as pa
@@ -128,14 +132,17 @@ def finish(self: Worker,
     name, (_, found) = item
     try:
         if isinstance(found, Exception): raise found
-        if name.startswith('/') or '..' in name.split('/'): raise FleetError(f'{name}: leaves the output folder; rename it')
+        if name.startswith('/') or '..' in name.split('/'):
+            raise FleetError(f'{name}: leaves the output folder; rename it')
         mask = found.mask
-        if self.style == 'cutout': image = cut_out(read_photo(found.photo), soft_alpha(found.probability, found.threshold))
+        if self.style == 'cutout':
+            image = cut_out(read_photo(found.photo), soft_alpha(found.probability, found.threshold))
         else: image = found.classes if len(found.small) > 2 else mask
     except Exception as e: return dict(name=name, error=photo_error(e, name).replace(' the photo: ', ' '))
     store(partial(write, image), self.out_fs, posixpath.join(self.out, f'{self.style}s', f'{name}.png'))
     height, width = mask.shape
-    return dict(name=name, height=height, width=width, area=int(mask.sum()), confidence=found.confidence, rle=encode(mask))
+    return dict(name=name, height=height, width=width, area=int(mask.sum()),
+                confidence=found.confidence, rle=encode(mask))
 
 # %% ../nbs/18_fleet.ipynb #c7811254
 ROWS, BATCHES = 100, 32     # photos in a batch at most; batches of a small fleet
@@ -157,7 +164,9 @@ def rows(self: Worker,
         return
     deaths = json.loads(self.out_fs.cat_file(note))
     for name, photo in photos.items():
-        if deaths.get(name, 0) == DEATHS: yield dict(name=name, error=f'{name}: ended {DEATHS} workers; export it again, or make it smaller'); continue
+        if deaths.get(name, 0) == DEATHS:
+            yield dict(name=name, error=f'{name}: ended {DEATHS} workers; export it again, or make it smaller')
+            continue
         save(deaths | {name: deaths.get(name, 0) + 1})
         yield self.finish((name, *self.predictor.stream([photo])))
 
@@ -172,10 +181,11 @@ def write_rows(self: Worker,
     todo = batch if self.done is None else batch.filter(pc.invert(pc.is_in(batch['name'], value_set=self.done)))
     names, n = todo['name'].to_pylist(), todo.num_rows
     digest = hashlib.sha256('\n'.join(names).encode()).hexdigest()[:24]
-    path, note = (posixpath.join(self.out, 'table', name) for name in (f'{digest}.parquet', f'.{digest}.{self.run}.json'))
+    path, note = (posixpath.join(self.out, 'table', end) for end in (f'{digest}.parquet', f'.{digest}.{self.run}.json'))
     if n and not self.out_fs.exists(path):
         data = todo['bytes'] if 'bytes' in todo.column_names else [None] * n
-        rows = table_of(list(self.rows({name: self.source(name, d and d.as_py()) for name, d in zip(names, data)}, note)))
+        sources = {name: self.source(name, d and d.as_py()) for name, d in zip(names, data)}
+        rows = table_of(list(self.rows(sources, note)))
         store(lambda local: write_whole(lambda part: pq.write_table(rows, part), local), self.out_fs, path)
     if self.out_fs.exists(note): self.out_fs.rm_file(note)
 
@@ -191,7 +201,8 @@ def tables(self: Worker,
     else:
         for path, group in zip(batch['file'].to_pylist(), batch['group'].to_pylist()):
             with self.fs.open(path) as file:
-                for rows in pq.ParquetFile(file).iter_batches(ROWS, [group], ['name', 'bytes']): yield pa.Table.from_batches([rows])
+                for rows in pq.ParquetFile(file).iter_batches(ROWS, [group], ['name', 'bytes']):
+                    yield pa.Table.from_batches([rows])
 
 # %% ../nbs/18_fleet.ipynb #651093bf
 @patch
@@ -216,12 +227,18 @@ def begin(
     "Start a run or resume one; raises `FleetError` if there is another run's table"
     from carvana_unet.scoring import file_system, open_table
     fs, root = file_system(out)
-    note, table, settings = posixpath.join(root, 'fleet.json'), posixpath.join(root, 'table'), json.loads(json.dumps(settings))
-    if not fs.glob(posixpath.join(table, '*.parquet')): return store(partial(write_text, json.dumps(settings, indent=1) + '\n'), fs, note)
-    if not resume: raise FleetError(f'{out}: has the results of an earlier run; pass --resume to complete them, or choose another folder')
+    note, table = posixpath.join(root, 'fleet.json'), posixpath.join(root, 'table')
+    settings = json.loads(json.dumps(settings))
+    if not fs.glob(posixpath.join(table, '*.parquet')):
+        return store(partial(write_text, json.dumps(settings, indent=1) + '\n'), fs, note)
+    if not resume:
+        raise FleetError(f'{out}: has the results of an earlier run; '
+                         'pass --resume to complete them, or choose another folder')
     old = json.loads(fs.cat_file(note))
     differ = [f'{k} was {old.get(k)} and is {settings.get(k)}' for k in old | settings if old.get(k) != settings.get(k)]
-    if differ: raise FleetError(f'{out}: was begun with other settings ({"; ".join(differ)}); use those, or choose another folder')
+    if differ:
+        raise FleetError(f'{out}: was begun with other settings ({"; ".join(differ)}); '
+                         'use those, or choose another folder')
     return open_table(posixpath.join(out, 'table'))[0].to_table(columns=['name'])['name'].combine_chunks()
 
 # %% ../nbs/18_fleet.ipynb #91799038
@@ -229,10 +246,12 @@ def pool(
     resources: dict[str, float],    # of the cluster, as `ray.cluster_resources` gives them
     max_memory: float,              # GB for a photo
 ) -> tuple[int, dict]:              # workers; what each of them needs, for Ray
-    "One worker for each GPU, or else one for each group of cores that has enough memory; raises `FleetError` if there is not enough for one"
+    "One worker for each GPU, or else as many as memory allows; raises `FleetError` if that is none"
     need = (max_memory + 1) * 1e9
     fit, cores = int(resources.get('memory', need) // need), int(resources.get('CPU', 1))
-    if not fit: raise FleetError(f'the cluster has {resources["memory"] / 1e9:.1f} GB, and a worker needs {need / 1e9:.1f}; lower --max-memory')
+    if not fit:
+        there = f'{resources["memory"] / 1e9:.1f} GB'
+        raise FleetError(f'the cluster has {there}, and a worker needs {need / 1e9:.1f}; lower --max-memory')
     if (gpus := int(resources.get('GPU', 0))): return min(gpus, fit), dict(num_gpus=1, memory=need)
     workers = max(1, min(fit, cores))
     return workers, dict(num_cpus=max(1, cores // workers), memory=need)
@@ -240,11 +259,13 @@ def pool(
 # %% ../nbs/18_fleet.ipynb #5e29cc61
 @contextmanager
 def cluster(
-    address: str | None = None,     # of a cluster, as `ray.init` takes it; 'auto': the one that this machine belongs to; None: `RAY_ADDRESS`, or start one here
+    address: str | None = None,     # of a cluster; 'auto': this machine's; None: `RAY_ADDRESS`, or start one here
 ) -> Iterator[Any]:                 # the module `ray`
     "Ray, connected and quiet; raises `FleetError` if it is not installed or not there"
     try: import ray, ray.data
-    except ModuleNotFoundError as e: raise FleetError(f"{e.name} is not installed, and a fleet needs it; pip install 'carvana-unet[ray]'") from None
+    except ModuleNotFoundError as e:
+        fix = "pip install 'carvana-unet[ray]'"
+        raise FleetError(f'{e.name} is not installed, and a fleet needs it; {fix}') from None
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
     address = address or os.environ.get('RAY_ADDRESS')  # set by `ray job submit`, for one
     options: dict[str, Any] = dict(logging_level=logging.ERROR, log_to_driver=False)
@@ -256,7 +277,8 @@ def cluster(
             ray.init(address or 'local', **options)
         except Exception as e:  # of any class, a plain Exception among them
             why = " ".join(str(e).split())[:150]
-            raise FleetError(f'{address}: no Ray cluster answers ({why}); check it with ray status' if address else f'Ray does not start here ({why}); try again') from None
+            if not address: raise FleetError(f'Ray does not start here ({why}); try again') from None
+            raise FleetError(f'{address}: no Ray cluster answers ({why}); check it with ray status') from None
     logging.getLogger('ray.data').setLevel(logging.CRITICAL)    # what goes wrong is raised, too
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
@@ -268,13 +290,14 @@ def cluster(
 def rows_of(
     photos: str,    # Parquet file or a folder of them, any fsspec address
 ) -> int:           # how many
-    "Count photos in Parquet; raises `FleetError` if the columns `name` and `bytes` are missing, `ScoringError` if there is no table"
+    "Count photos in Parquet; raises `FleetError` if `name` or `bytes` is missing, `ScoringError` without a table"
     from carvana_unet.scoring import open_table
     table = open_table(photos)[0]
     if missing := sorted({'name', 'bytes'} - set(table.schema.names)):
         raise FleetError(f'{photos}: has no column {" and no column ".join(missing)}; it needs name and bytes')
     return table.count_rows()
 
+# %% ../nbs/18_fleet.ipynb #4e3775fd
 def batches(
     photos: str,                # the Parquet file, or else the folder of the names
     names: list[str] | None,    # None: they are in the Parquet file
@@ -285,8 +308,10 @@ def batches(
     from carvana_unet.scoring import open_table
     if names is not None:
         size = min(ROWS, math.ceil(len(names) / BATCHES))
-        return ray.data.from_arrow([pa.table(dict(name=names[i:i + size])) for i in range(0, len(names), size)]), size
-    groups = [(piece.path, g.id) for file in open_table(photos)[0].get_fragments() for piece in file.split_by_row_group() for g in piece.row_groups]
+        parts = [pa.table(dict(name=names[i:i + size])) for i in range(0, len(names), size)]
+        return ray.data.from_arrow(parts), size
+    pieces = (piece for file in open_table(photos)[0].get_fragments() for piece in file.split_by_row_group())
+    groups = [(piece.path, g.id) for piece in pieces for g in piece.row_groups]
     return ray.data.from_arrow([pa.table(dict(file=[path], group=[i])) for path, i in groups]), 1
 
 # %% ../nbs/18_fleet.ipynb #1e894e7a
@@ -301,13 +326,15 @@ def run(
     workers, resources = needs
     data, size = batches(photos, names)
     compute = ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2)
-    done = data.map_batches(Worker, batch_size=size, batch_format='pyarrow', fn_constructor_kwargs=dict(photos=photos, **job),
-                            compute=compute, **resources)
+    done = data.map_batches(Worker, batch_size=size, batch_format='pyarrow', compute=compute,
+                            fn_constructor_kwargs=dict(photos=photos, **job), **resources)
     try:
         for row in done.iter_rows():
             if row['error']: raise FleetError(f"{row['error']}; then run again with --resume")
             yield row['photos']
-    except ray.exceptions.RayError as e: raise FleetError(f'{job["out"]}: not complete ({" ".join(str(e).split())[:300]}); run again with --resume') from None
+    except ray.exceptions.RayError as e:
+        why = ' '.join(str(e).split())[:300]
+        raise FleetError(f'{job["out"]}: not complete ({why}); run again with --resume') from None
 
 # %% ../nbs/18_fleet.ipynb #fea36762
 def tidy(
@@ -323,9 +350,9 @@ def tidy(
 
 # %% ../nbs/18_fleet.ipynb #64157a1a
 def predict_fleet(
-    photos: str | Path | list,      # folder, list of files, .txt file of names, or Parquet file with name and bytes; any fsspec address
+    photos: str | Path | list,      # folder, list, .txt file of names, or Parquet with name and bytes; any fsspec address
     out: str | Path,                # folder to write to, any fsspec address
-    address: str | None = None,     # of a Ray cluster, 'auto' for the one that this machine belongs to; None: this machine alone
+    address: str | None = None,     # of a Ray cluster; 'auto': the one of this machine; None: this machine alone
     resume: bool = False,           # complete an earlier run
     style: str = 'mask',            # or 'cutout'
     progress: bool = False,         # show a bar
@@ -342,11 +369,13 @@ def predict_fleet(
     out, (folder, names) = absolute(out), (absolute(str(photos)), None) if in_parquet(photos) else list_fleet(photos)
     if names: names = [name for name in names if not f'{folder}/{name}'.startswith(f'{out}/')]
     predictor = Predictor(model, 'cpu', **options)    # what is wrong with the options is an error before Ray starts
-    settings = made_with(predictor, find_model(model)) | dict(photos=folder, style=style, low_confidence=predictor.checkpoint.low_confidence)
+    limit = predictor.checkpoint.low_confidence
+    settings = made_with(predictor, find_model(model)) | dict(photos=folder, style=style, low_confidence=limit)
     n, done = rows_of(folder) if names is None else len(names), begin(out, settings, resume)
     with cluster(address) as ray, tqdm(total=n, unit='photo', disable=not progress) as bar:
         needs = pool(ray.cluster_resources() | (dict(GPU=0) if device == 'cpu' else {}), predictor.max_memory)
-        job = dict(out=out, done=done, style=style, run=uuid4().hex[:8], model=predictor.checkpoint, device=device, **options)
+        job = dict(out=out, done=done, style=style, run=uuid4().hex[:8],
+                   model=predictor.checkpoint, device=device, **options)
         for photos_done in run(ray, folder, names, needs, **job): bar.update(photos_done)
     tidy(out)
     return fleet_report(out)
@@ -369,7 +398,8 @@ def contents_of(
     fs, root = file_system(photos)
     if not in_parquet(photos): yield from ((name, fs.cat_file(posixpath.join(root, name))) for name in names)
     else:
-        for batch in open_table(photos)[0].to_batches(columns=['name', 'bytes'], filter=pds.field('name').isin(names), batch_size=16):
+        table, some = open_table(photos)[0], pds.field('name').isin(names)
+        for batch in table.to_batches(columns=['name', 'bytes'], filter=some, batch_size=16):
             yield from zip(batch['name'].to_pylist(), batch['bytes'].to_pylist())
 
 # %% ../nbs/18_fleet.ipynb #3e3947aa
@@ -388,7 +418,8 @@ def training_folder(
     for place in ('train', 'train_masks'): Path(folder, place).mkdir(parents=True, exist_ok=True)
     for name, data in contents_of(settings['photos'], names):
         row, stem, suffix = rows[name], training_name(name), Path(name).suffix.lower()
-        pair = Pair(Path(folder, 'train', stem + (suffix if suffix in ('.jpg', '.jpeg') else '.png')), Path(folder, 'train_masks', f'{stem}_mask.png'))
+        end = suffix if suffix in ('.jpg', '.jpeg') else '.png'
+        pair = Pair(Path(folder, 'train', stem + end), Path(folder, 'train_masks', f'{stem}_mask.png'))
         if suffix in ('.jpg', '.jpeg', '.png'): write_whole(partial(Path.write_bytes, data=data), pair.photo)
         else: write_photo(read_photo(data), pair.photo)
         write_mask(decode(row['rle'], (row['height'], row['width'])), pair.mask)

@@ -112,7 +112,8 @@ def read_cars(
     except UnicodeError: raise CarvanaError(f'{path}: is not a text file; give one with a car a line') from None
     except OSError as e: raise CarvanaError(str(open_error(path, e))) from None
     for car in cars:
-        if not re.fullmatch('[0-9a-f]{12}', car): raise CarvanaError(f'{path}: {car[:40]!r} is no car; list 12 hex digits a line')
+        if not re.fullmatch('[0-9a-f]{12}', car):
+            raise CarvanaError(f'{path}: {car[:40]!r} is no car; list 12 hex digits a line')
     return cars
 
 # %% ../nbs/02_carvana.ipynb #a91fc97a

@@ -17,7 +17,8 @@ def dice(
     "Dice score of one photo's mask; raises `ValueError` if the shapes differ"
     pred, true = np.asarray(pred, bool), np.asarray(true, bool)
     if pred.shape != true.shape:
-        raise ValueError(f'masks of {pred.shape} and {true.shape} cannot be compared; scale the probability to full size')
+        raise ValueError(f'masks of {pred.shape} and {true.shape} cannot be compared; '
+                         'scale the probability to full size')
     total = np.count_nonzero(pred) + np.count_nonzero(true)
     return 2 * np.count_nonzero(pred & true) / total if total else 1.0
 

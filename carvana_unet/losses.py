@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 import torch.nn.functional as F
+from fastcore.basics import patch
 
 # %% ../nbs/05_losses.ipynb #551474cd
 def near_boundary(
@@ -22,7 +23,7 @@ def near_boundary(
 
 # %% ../nbs/05_losses.ipynb #6524b19c
 class BatchLoss(nn.Module):
-    "A loss of a whole batch, or of each of its photos, with what fastai asks a loss for: `reduction`, `activation`, `decodes`"
+    "A loss of a whole batch, or of each of its photos"
     def __init__(self,
         reduction: str = 'mean',    # `mean`: of the whole batch; `none`: of each photo; `sum`: those added up
     ):
@@ -41,10 +42,11 @@ class BatchLoss(nn.Module):
         each = torch.stack([self.of_batch(*one) for one in zip(logits.split(1), target.split(1))])
         return each.sum() if self.reduction == 'sum' else each
 
+# %% ../nbs/05_losses.ipynb #c22e51fc
 class BCEDice(BatchLoss):
     "Binary cross entropy plus one minus soft dice, both over the whole batch"
     def __init__(self,
-        boundary: float = 0.,       # additional weight, in the cross entropy, of pixels within 2 pixels of the mask's boundary
+        boundary: float = 0.,       # additional weight of pixels within 2 pixels of the boundary, in the cross entropy
         reduction: str = 'mean',    # of `BatchLoss`
     ):
         super().__init__(reduction)
@@ -59,15 +61,19 @@ class BCEDice(BatchLoss):
         weight = 1 + self.boundary * near_boundary(target) if self.boundary else torch.ones_like(target)
         p = logits.sigmoid()
         overlap = (2 * (p * target).sum() + 1) / (p.sum() + target.sum() + 1)
-        return F.binary_cross_entropy_with_logits(logits, target, weight, reduction='sum') / weight.sum() + 1 - overlap
+        cross_entropy = F.binary_cross_entropy_with_logits(logits, target, weight, reduction='sum') / weight.sum()
+        return cross_entropy + 1 - overlap
 
-    def activation(self, logits: torch.Tensor) -> torch.Tensor: # (N, 1, H, W) -> probabilities of the same shape
-        "Probabilities"
-        return logits.sigmoid()
+# %% ../nbs/05_losses.ipynb #fccb88cd
+@patch
+def activation(self: BCEDice, logits: torch.Tensor) -> torch.Tensor: # (N, 1, H, W) -> probabilities of the same shape
+    "Probabilities"
+    return logits.sigmoid()
 
-    def decodes(self, p: torch.Tensor) -> torch.Tensor: # probabilities (N, 1, H, W) -> uint8 (N, H, W), 1 for the car
-        "Masks"
-        return (p[:, 0] > 0.5).to(torch.uint8)
+@patch
+def decodes(self: BCEDice, p: torch.Tensor) -> torch.Tensor: # probabilities (N, 1, H, W) -> uint8 (N, H, W), 1 for the car
+    "Masks"
+    return (p[:, 0] > 0.5).to(torch.uint8)
 
 # %% ../nbs/05_losses.ipynb #ca37478a
 class CrossEntropyDice(BatchLoss):

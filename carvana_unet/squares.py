@@ -192,5 +192,5 @@ def enlarge(
     if isinstance(prob, np.ndarray): out = np.array(Image.fromarray(prob).resize((w, h), Image.Resampling.BILINEAR))
     else:
         import torch.nn.functional as F
-        out = F.interpolate(prob[None, None], size=(h, w), mode='bilinear', align_corners=False, antialias=scale > 1)[0, 0]
+        out = F.interpolate(prob[None, None], (h, w), mode='bilinear', antialias=scale > 1)[0, 0]
     return out[:hw[0], :hw[1]]

@@ -125,7 +125,7 @@ def conv_norm(
 
 # %% ../nbs/04_unet.ipynb #7643b503
 class InvertedResidual(nn.Module):
-    "Widen, filter each channel, narrow (arXiv 1801.04381); (N, n_in, H, W) to (N, n_out, ceil(H/stride), ceil(W/stride))"
+    "Widen, filter each channel, narrow (arXiv 1801.04381); (N, n_in, H, W) to (N, n_out, H, W) divided by the stride"
     def __init__(self,
         n_in: int,      # channels that come in
         n_out: int,     # channels that go out

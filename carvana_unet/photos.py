@@ -516,7 +516,8 @@ def _ungif(
     if im.mode != 'P': return im
     palette, grey = _colours(im)
     numbers = np.asarray(im)
-    if not grey or numbers.max() >= len(palette): return im
+    coloured = (palette != palette[:, :1]).any()  # the palette of a label tool, even if the used colours are greys
+    if coloured or not grey or numbers.max() >= len(palette): return im
     x = palette[numbers, 0]
     return Image.fromarray(x) if x.max() < 64 or len(_void(x)) else im
 

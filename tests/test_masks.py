@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
@@ -297,6 +297,7 @@ def test_the_colours_of_a_palette_do_not_matter(tmp_path_factory, order, border)
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1))
+@example(1, 1, 270)  # class 32 alone, whose colour is black
 def test_what_is_written_is_read_again(tmp_path_factory, h, w, seed):
     mask = np.random.RandomState(seed).rand(h, w) > .5
     path = tmp_path_factory.getbasetemp()/'written.png'

@@ -35,7 +35,7 @@ class Chart:
     def at(self,
         p: Iterable,    # points: across and up, metres
     ) -> list[tuple]:   # column and row of each, pixels
-        "Where points lie in the picture"
+        "Where points lie in the image"
         return [((x + 3.2) * PPM, (2.2 - z) * PPM) for x, z in p]
 
     def area(self,

@@ -442,7 +442,7 @@ class AdaptedNet(torch.nn.Module):
 # %% ../nbs/06_checkpoints.ipynb #c23d9f12
 @dataclass
 class AdaptedCheckpoint(Checkpoint):
-    "A checkpoint around a network that is there already; it cannot be saved"
+    "All fields of `Checkpoint`, and a `network` that exists already; it cannot be saved"
     network: Any = None # an `AdaptedNet`
 
     def net(self) -> torch.nn.Module: # in eval mode

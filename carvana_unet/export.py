@@ -54,6 +54,7 @@ def rounded(
     "Grey levels from sums of weighted ones"
     return op.Cast(op.Clip((total + 2097152) / 4194304, 0, 255), to=2)
 
+# %% ../nbs/17_export.ipynb #cc1459c3
 @script()
 def resize(
     photo,  # uint8 (H, W, 3)
@@ -135,6 +136,7 @@ def triangle_weights(
     weight = op.Max(1.0 - away / op.Cast(2 * n_in, to=1), 0.0)
     return weight / op.ReduceSum(weight, [1])
 
+# %% ../nbs/17_export.ipynb #8730863b
 @script()
 def postprocess(
     logits: FLOAT[1, None, None, None],    # sigmoid or softmax already taken
@@ -172,6 +174,7 @@ class Probabilities(nn.Module):
         logits = self.net(x)
         return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
 
+# %% ../nbs/17_export.ipynb #dbe6ea30
 def trace(
     net: nn.Module,     # in eval mode, on the CPU
 ) -> onnx.ModelProto:   # from `x` to `y`
@@ -201,6 +204,7 @@ def stored(
     return parts, [helper.make_node('Cast', [parts[0].name], [f'{name}_float'], to=TensorProto.FLOAT),
                       helper.make_node('Mul', [f'{name}_float', parts[1].name], [name])]
 
+# %% ../nbs/17_export.ipynb #170c656e
 def compress(
     model: onnx.ModelProto, # of a network, changed in place
 ):
@@ -226,6 +230,7 @@ def describe(
     said = json.loads(json.dumps(said), parse_constant=lambda name: None)
     return {k: json.dumps(v) for k, v in (said | dict(bytes_per_pixel=bytes_per_pixel(ck.net()))).items()}
 
+# %% ../nbs/17_export.ipynb #4dc00afb
 def rename(
     graph: onnx.GraphProto, # changed in place, with the graphs inside it
     prefix: str,            # for all names but those in `names`
@@ -240,6 +245,7 @@ def rename(
             if a.type == onnx.AttributeProto.GRAPH: rename(a.g, prefix, names)
     for v in [*graph.initializer, *graph.input, *graph.output]: v.name = new(v.name)
 
+# %% ../nbs/17_export.ipynb #c74abf5c
 def join_graphs(
     net: onnx.GraphProto,           # from `x` to `y`
     values: dict[str, np.ndarray],  # constants of the scripts by name; `scale`: its default
@@ -271,7 +277,8 @@ def export_onnx(
     rule = np.array([round(ck.scale * 2**30), ck.size or 0, ck.min_size or 0])
     values = dict(scale=np.array(0, np.float32), rule=rule, mean=grey(ck.mean), std=grey(ck.std),
                   several=np.array(ck.arch.get('n_classes', 1) > 1))
-    model = helper.make_model(join_graphs(net.graph, values), opset_imports=[helper.make_opsetid('', 18)], ir_version=10)
+    opset = [helper.make_opsetid('', 18)]
+    model = helper.make_model(join_graphs(net.graph, values), opset_imports=opset, ir_version=10)
     helper.set_model_props(model, describe(ck))
     onnx.checker.check_model(model)
     return write_whole(lambda part: part.write_bytes(model.SerializeToString()), Path(path))
@@ -306,6 +313,7 @@ def page_html(
 class PageError(ValueError):
     "A folder that the page cannot go into; the message says what to do"
 
+# %% ../nbs/17_export.ipynb #ec13166a
 def write_page(
     ck: Checkpoint,     # what to export
     folder: str | Path, # new, empty, or an earlier page

@@ -258,7 +258,7 @@ def test_a_full_disk_leaves_what_was_there(folder):
     before = (folder/'whole.pth').read_bytes()
     (folder/'full.pth').write_bytes(before)
     env = {**os.environ, 'XDG_CACHE_HOME': str(folder/'cache')}
-    full = subprocess.run([sys.executable, 'full.py', 'full.pth'], cwd=folder, env=env, capture_output=True, text=True, timeout=300)
+    full = subprocess.run([sys.executable, 'full.py', 'full.pth'], cwd=folder, env=env, capture_output=True, text=True, timeout=900)
     assert full.returncode and 'File too large' in full.stderr
     assert (folder/'full.pth').read_bytes() == before and not list(folder.glob('.full*'))
 

@@ -190,7 +190,7 @@ def test_out_of_memory_halves_the_batch(folder, tmp_path, monkeypatch, capsys):
     "Batches are halved until they fit, and their gradients added up to the same step"
     from carvana_unet import long_runs
     from carvana_unet.unet import UNet
-    monkeypatch.setenv('XDG_CACHE_HOME', str(folder))
+    monkeypatch.setenv('XDG_CACHE_HOME', str(folder/'cache'))
     forward, sizes = UNet.forward, []
 
     def little_memory(self, x):
@@ -209,7 +209,7 @@ def test_out_of_memory_and_then_interrupted(folder, tmp_path, monkeypatch, capsy
     "The same command resumes with the batches that fit, and comes to the same weights as without the interruption"
     from carvana_unet import long_runs
     from carvana_unet.unet import UNet
-    monkeypatch.setenv('XDG_CACHE_HOME', str(folder))
+    monkeypatch.setenv('XDG_CACHE_HOME', str(folder/'cache'))
     forward, steps, interrupt = UNet.forward, [], []
 
     def less_memory_later(self, x):
@@ -234,7 +234,7 @@ def test_out_of_memory_and_then_interrupted(folder, tmp_path, monkeypatch, capsy
 def test_nothing_is_lost_when_a_number_is_not_one(folder, tmp_path, monkeypatch):
     "The photos of the batch are named, what was learnt before is kept, and training can go on"
     from carvana_unet import long_runs
-    monkeypatch.setenv('XDG_CACHE_HOME', str(folder))
+    monkeypatch.setenv('XDG_CACHE_HOME', str(folder/'cache'))
     forward, losses = long_runs.BCEDice.forward, []
 
     def once(self, logits, target):
@@ -258,7 +258,7 @@ def test_a_full_disk_leaves_what_was_there(folder):
     before = (folder/'whole.pth').read_bytes()
     (folder/'full.pth').write_bytes(before)
     env = {**os.environ, 'XDG_CACHE_HOME': str(folder/'cache')}
-    full = subprocess.run([sys.executable, 'full.py', 'full.pth'], cwd=folder, env=env, capture_output=True, text=True, timeout=900)
+    full = subprocess.run([sys.executable, 'full.py', 'full.pth'], cwd=folder, env=env, capture_output=True, text=True, timeout=300)
     assert full.returncode and 'File too large' in full.stderr
     assert (folder/'full.pth').read_bytes() == before and not list(folder.glob('.full*'))
 
@@ -268,7 +268,7 @@ def test_tensorboard(folder, tmp_path, monkeypatch):
     pytest.importorskip('tensorboard')
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from carvana_unet import long_runs
-    monkeypatch.setenv('XDG_CACHE_HOME', str(folder))
+    monkeypatch.setenv('XDG_CACHE_HOME', str(folder/'cache'))
     long_runs.train([folder/'studio'], tmp_path/'seen.pth', tensorboard=tmp_path/'logs', **{**OPTIONS, 'epochs': 1})
     logs = EventAccumulator(str(tmp_path/'logs')).Reload()
     assert {'train_loss', 'lr_0', 'dice'} <= set(logs.Tags()['scalars'])
@@ -304,7 +304,7 @@ def test_a_name_that_another_file_takes(folder, tmp_path, monkeypatch, capsys):
 
 def test_resume_does_not_replace_the_model_of_another_training(folder, tmp_path, monkeypatch):
     from carvana_unet import long_runs
-    monkeypatch.setenv('XDG_CACHE_HOME', str(folder))
+    monkeypatch.setenv('XDG_CACHE_HOME', str(folder/'cache'))
     model = (tmp_path/'other.pth')
     model.write_bytes((folder/'whole.pth').read_bytes())
     with pytest.raises(long_runs.TrainingError, match='is not of this training'):
@@ -315,7 +315,7 @@ def test_resume_does_not_replace_the_model_of_another_training(folder, tmp_path,
 def test_a_state_without_its_best_epoch(folder, tmp_path, monkeypatch):
     "A restart says that the best epoch so far is gone, or that the state is damaged"
     from carvana_unet import long_runs
-    monkeypatch.setenv('XDG_CACHE_HOME', str(folder))
+    monkeypatch.setenv('XDG_CACHE_HOME', str(folder/'cache'))
     after, options = long_runs.KeepState.after_epoch, {**OPTIONS, 'epochs': 2}
 
     def stop(self):
@@ -346,7 +346,7 @@ def test_a_state_without_its_best_epoch(folder, tmp_path, monkeypatch):
 def test_settings_that_cannot_be_trained_with(folder, monkeypatch, change, said):
     "One line before training starts, with the option to change"
     from carvana_unet.long_runs import prepare
-    monkeypatch.setenv('XDG_CACHE_HOME', str(folder))
+    monkeypatch.setenv('XDG_CACHE_HOME', str(folder/'cache'))
     with pytest.raises(ValueError, match=said) as caught: prepare(folder/'studio', **OPTIONS_OF_PREPARE | change)
     assert '\n' not in str(caught.value)
 
@@ -370,7 +370,7 @@ def test_dropout_resumes_as_well(folder, tmp_path, monkeypatch):
     "What a network draws at random depends on the number of the batch, not on what ran before"
     from carvana_unet import long_runs
     from carvana_unet.unet import UNet
-    monkeypatch.setenv('XDG_CACHE_HOME', str(folder))
+    monkeypatch.setenv('XDG_CACHE_HOME', str(folder/'cache'))
     forward, stop = UNet.forward, []
 
     def with_dropout(self, x):
@@ -389,7 +389,7 @@ def test_dropout_resumes_as_well(folder, tmp_path, monkeypatch):
 def test_a_restart_takes_settings_in_any_form(folder, tmp_path, monkeypatch):
     "`data/` is `data`, a default is as good as no option; a finished training stays finished"
     from carvana_unet import long_runs
-    monkeypatch.setenv('XDG_CACHE_HOME', str(folder))
+    monkeypatch.setenv('XDG_CACHE_HOME', str(folder/'cache'))
     monkeypatch.chdir(folder)
     options = {**OPTIONS, 'epochs': 1}
     ck = long_runs.train('studio', tmp_path/'forms.pth', **options)
@@ -399,7 +399,7 @@ def test_a_restart_takes_settings_in_any_form(folder, tmp_path, monkeypatch):
 
 def test_the_table_shows_the_epochs_before_a_restart(folder, tmp_path, monkeypatch, capsys):
     from carvana_unet import long_runs
-    monkeypatch.setenv('XDG_CACHE_HOME', str(folder))
+    monkeypatch.setenv('XDG_CACHE_HOME', str(folder/'cache'))
     after = long_runs.KeepState.after_epoch
 
     def stop(self):

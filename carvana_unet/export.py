@@ -37,14 +37,18 @@ def taps(
     stop = op.Where(box, 2 * (i + 1) * n_in + n_out, (2 * i + 1) * n_in + 5 * n_out)
     first, last = op.Max(start / (2 * n_out), 0), op.Min(stop / (2 * n_out), n_in)
     index = op.Unsqueeze(first, [1]) + op.Range(0, op.ReduceMax(last - first, keepdims=0), 1)
-    inside = op.Cast(index < op.Unsqueeze(last, [1]), to=1)
-    away = op.Abs((2 * index + 1) * n_out - op.Unsqueeze((2 * i + 1) * n_in, [1]))
-    d = op.Cast(away, to=1) / op.Cast(2 * n_out, to=1)
-    near, far = (1.5 * d - 2.5) * d * d + 1.0, (((d - 5.0) * d + 8.0) * d - 4.0) * -0.5
-    cubic = op.Where(d < 1.0, near, op.Where(d < 2.0, far, 0.0))
+    inside = op.Cast(index < op.Unsqueeze(last, [1]), to=7)
+    one = 2 * n_out
+    d = op.Abs((2 * index + 1) * n_out - op.Unsqueeze((2 * i + 1) * n_in, [1]))
+    near = (3 * d - 5 * one) * d * d + 2 * one * one * one
+    far = ((5 * one - d) * d - 8 * one * one) * d + 4 * one * one * one
+    cubic = op.Where(d < one, near, op.Where(d < 2 * one, far, 0))
     weight = op.Where(box, inside, cubic * inside)
-    whole = weight / op.ReduceSum(weight, [1]) * 4194304.0
-    return op.Min(index, n_in - 1), op.Cast(whole + 0.5 * op.Sign(whole), to=6)
+    total = op.ReduceSum(weight, [1])
+    share = 4096 * op.Abs(weight)
+    twice = share / total * 2048 + (share - share / total * total) * 2048 / total
+    whole = op.Where(weight < 0, (twice + 1) / -2, (twice + 1) / 2)
+    return op.Min(index, n_in - 1), op.Cast(whole, to=6)
 
 # %% ../nbs/17_export.ipynb #6103d80a
 @script()

@@ -175,8 +175,10 @@ def shrink(
     if scale == 1: return photo
     im, factor = Image.fromarray(photo), round(1 / scale)
     if abs(1 / scale - factor) < 1e-6: return np.array(im.reduce(factor))
-    return np.array(im.resize([max(1, round(side * scale)) for side in im.size],
-                              Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC))
+    w, h = (max(1, round(side * scale)) for side in im.size)
+    how, edge = (Image.Resampling.BOX, 2**-20) if scale < 1 else (Image.Resampling.BICUBIC, 0)
+    wide = im.resize((w, im.height), how, (edge, 0, *im.size))
+    return np.array(wide.resize((w, h), how, (0, edge, *wide.size)))
 
 # %% ../nbs/03_squares.ipynb #6323a85b
 def enlarge(

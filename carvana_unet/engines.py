@@ -7,7 +7,7 @@ __all__ = ['PID', 'PredictionError', 'check_finite', 'survive_fork', 'fold_batch
            'OnnxEngine', 'load_engine']
 
 # %% ../nbs/10_engines.ipynb #e9000004
-import copy, itertools, json, os
+import itertools, json, os
 from contextlib import nullcontext
 from importlib.resources import files
 from importlib.util import find_spec
@@ -43,16 +43,18 @@ def survive_fork():
 # %% ../nbs/10_engines.ipynb #b35fe8c5
 def fold_batchnorm(
     net: 'nn.Module',   # in eval mode
-) -> 'nn.Module':       # a copy that computes the same
-    "Fold every BatchNorm that follows a convolution in a `Sequential` into it"
+) -> 'nn.Module':       # the same network, which computes the same with fewer layers
+    "Fold every BatchNorm that follows a convolution in a `Sequential` into it, in place"
     from torch import nn
-    from torch.nn.utils.fusion import fuse_conv_bn_eval
-    net = copy.deepcopy(net)
+    from torch.nn.utils.fusion import fuse_conv_bn_weights
     for part in net.modules():
         if not isinstance(part, nn.Sequential): continue
         for i, (conv, norm) in enumerate(itertools.pairwise(part)):
-            if isinstance(conv, nn.Conv2d) and type(norm) is nn.BatchNorm2d:  # a subclass may hold an activation, as timm's does
-                part[i], part[i + 1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
+            if not isinstance(conv, nn.Conv2d) or type(norm) is not nn.BatchNorm2d: continue    # timm's norm has an activation
+            if norm.running_mean is not None and norm.running_var is not None:
+                conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, norm.running_mean, norm.running_var,
+                                                              norm.eps, norm.weight, norm.bias)
+                part[i + 1] = nn.Identity()
     return net
 
 # %% ../nbs/10_engines.ipynb #a6c0b306

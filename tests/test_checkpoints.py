@@ -235,6 +235,9 @@ for path in sys.argv[1:]:
 def test_shapes_are_those_of_the_network(arch):
     true, found = build(arch).state_dict(), shapes_of(arch)
     assert {k: (v.shape, v.dtype) for k, v in true.items()} == {k: (v.shape, v.dtype) for k, v in found.items()}
+    net = Checkpoint(true, arch).net()
+    assert all(v.device.type == "cpu" for v in (*net.parameters(), *net.buffers()))
+    assert all(torch.equal(v, true[k]) and v.data_ptr() != true[k].data_ptr() for k, v in net.state_dict().items())
 
 
 def test_what_claims_much_takes_little(tmp_path):

@@ -32,7 +32,7 @@ class OnMeta(TorchFunctionMode):
         made = func in (torch.empty, torch.zeros, torch.ones)
         return func(*args, **(kwargs or {}) | (dict(device='meta') if made else {}))
 
-# %% ../nbs/06_checkpoints.ipynb #12225e7b
+# %% ../nbs/06_checkpoints.ipynb #12225e7c
 def empty_net(
     arch: dict,         # as `build` takes it
 ) -> torch.nn.Module:   # whose weights have shapes and no memory
@@ -42,6 +42,7 @@ def empty_net(
     except ArchError:
         with OnMeta(): return build(arch)
 
+# %% ../nbs/06_checkpoints.ipynb #12225e7b
 def shapes_of(
     arch: dict, # as `build` takes it
 ) -> dict:      # name of each weight: an empty tensor of its shape and dtype

@@ -1,16 +1,22 @@
-"""The network alone, under every runtime that could be had: which one should `Predictor` use?
+"""The network alone, under every runtime that could be had: which one should `Predictor` use? And whole predictions: the
+command with PyTorch and with ONNX Runtime, and the page in a browser.
 
-    pip install onnx onnxscript onnxruntime     # without them, that row is left out
+    pip install onnx onnxscript onnxruntime playwright  # without them, their rows are left out
     python benchmarks/runtimes.py [--rounds 20] [-o benchmarks/results/runtimes.json]
 
 The shipped model on a studio photo at its scale, on the CPU, from normalised pixels to the probability. The runtimes take
 turns, so that whatever else the machine does hits all of them. Beside the median: seconds until the first answer, on top
-of loading the model, and the share of pixels on another side of one half than plain float32 has them."""
-import argparse, datetime, json, os, platform, shlex, sys, tempfile, time
+of loading the model, and the share of pixels on another side of one half than plain float32 has them.
+
+The command predicts one photo, then nine: the first is the cold start, from the shell to the mask, and the difference is
+eight photos. The page is served on this machine and opened in headless Chromium, without a GPU; it says how long the network
+took."""
+import argparse, datetime, functools, http.server, json, os, platform, re, shlex, shutil, subprocess, sys, tempfile, threading, time
 from pathlib import Path
 from statistics import median
 
 import torch
+from PIL import Image
 
 from carvana_unet.engines import fold_batchnorm
 from carvana_unet.prediction import Predictor
@@ -56,6 +62,62 @@ RUNTIMES = {
     'ONNX Runtime, float32': onnx}
 
 
+def command(model, photos, out):
+    "Seconds from the shell to the masks"
+    start = time.perf_counter()
+    subprocess.run([Path(sys.executable).with_name('carvana-predict'), '-m', model, '-i', *photos, '-o', out], check=True, capture_output=True)
+    return time.perf_counter() - start
+
+
+def page(folder, photos):
+    "Seconds of each photo on the page, as it says them, in Chromium on the CPU; the first one loads the network"
+    from playwright.sync_api import Error, sync_playwright
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    handler.func.log_message = lambda *args: None
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu'])
+        tab, seconds = browser.new_page(), []
+        tab.goto(f'http://127.0.0.1:{server.server_port}/')
+        while True:  # it loads itself again, for threads
+            tab.wait_for_timeout(100)
+            try:
+                if tab.evaluate('crossOriginIsolated'): break
+            except Error: pass
+        for photo in photos:
+            tab.locator('#files').set_input_files(photo)
+            status = tab.locator('.status', has_text=f'{photo.name}: ')
+            status.wait_for(timeout=300_000)
+            seconds.append(float(re.search(r'([\d.]+) s \(WebAssembly', status.inner_text())[1]))
+        browser.close()
+    server.shutdown()
+    return seconds
+
+
+def whole(rounds):
+    "A row for each way from a photo's file to its mask: the cold start, and seconds a photo"
+    from carvana_unet.checkpoints import find_model, load_checkpoint
+    from carvana_unet.export import export_onnx, write_page
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        photos = [folder/f'{i}.jpg' for i in range(9)]
+        for i, path in enumerate(photos): Image.fromarray(studio_photo(10_000 + i, 1 + i)[0]).save(path, quality=92)
+        models = {'carvana-predict, PyTorch': find_model(), 'carvana-predict, ONNX Runtime': export_onnx(load_checkpoint(find_model()), folder/'MODEL.onnx')}
+        times = {name: [] for name in models}
+        for i in range(rounds):
+            for name, model in models.items():
+                one, nine = (command(model, photos[:n], folder/f'{name}_{i}_{n}') for n in (1, 9))
+                times[name].append((one, (nine - one) / 8))
+        rows = [dict(name=name, cold=median(one for one, _ in found), seconds=median(each for _, each in found)) for name, found in times.items()]
+        if not CHROMIUM: return rows
+        seconds = page(write_page(load_checkpoint(find_model()), folder/'page').parent, photos)
+        return [*rows, dict(name='page in Chromium, WebAssembly', seconds=median(seconds[1:]))]
+
+
+CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
+
+
 @torch.inference_mode()
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -79,10 +141,12 @@ def main():
             rows[name]['times'].append(time.perf_counter() - start)
     for row in rows.values(): row['seconds'] = median(row.pop('times'))
     for row in rows.values(): print(f"{row['name']:24} {row['seconds']:.3f} s, the first after {row['first']:.1f} s, {row['differs']:.1e} of the pixels differ")
+    commands = whole(rounds=3)
+    for row in commands: print(f"{row['name']:32} {row['seconds']:.2f} s a photo" + (f", {row['cold']:.1f} s from a cold start" if 'cold' in row else ''))
     try: model = next(line.split(':')[1].strip() for line in open('/proc/cpuinfo') if line.startswith('model name'))
     except (OSError, StopIteration): model = platform.processor()
     found = dict(date=f'{datetime.date.today()}', machine=f'{model}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}', data=f'a studio photo at {x.shape[-1]}x{x.shape[-2]}',
-                 command='python benchmarks/runtimes.py ' + shlex.join(sys.argv[1:]), torch=torch.__version__, rows=list(rows.values()))
+                 command='python benchmarks/runtimes.py ' + shlex.join(sys.argv[1:]), torch=torch.__version__, rows=list(rows.values()), commands=commands)
     if args.output: args.output.write_text(json.dumps(found, indent=1) + '\n')
 
 

@@ -406,13 +406,13 @@ def contents_of(
 def training_folder(
     out: str | Path,        # folder of a fleet, any fsspec address
     folder: str | Path,     # to be made or added to, in Kaggle's layout
-    n: int = 20,            # how many photos, those with the lowest confidence
-) -> list[Pair]:            # of the photos, the lowest confidence first
+    names: list[str],       # of photos in the table that have a mask, as `worst_first` lists them
+) -> list[Pair]:            # in the order of the names
     "Copy photos with their masks, to be corrected and trained on; raises `ScoringError` if there is no table"
     import pyarrow.dataset as pds
-    from carvana_unet.scoring import open_fleet, worst_first
+    from carvana_unet.scoring import open_fleet
     table, settings = open_fleet(out)
-    names, found = [row['name'] for row in worst_first(out, n)], {}
+    found = {}
     masks = table.to_table(columns=['name', 'height', 'width', 'rle'], filter=pds.field('name').isin(names)).to_pylist()
     rows = {row['name']: row for row in masks}
     for place in ('train', 'train_masks'): Path(folder, place).mkdir(parents=True, exist_ok=True)

@@ -193,8 +193,9 @@ def test_the_score_compares_a_fleet_with_true_masks(parquet_fleet, studio, tmp_p
 def test_training_takes_the_photos_of_a_parquet_fleet(parquet_fleet, tmp_path):
     from carvana_unet.fleet import training_folder
     source, out, names, _ = parquet_fleet
-    found = training_folder(out, tmp_path/'check', 3)
-    assert [p.name for p in found] == [r['name'].removesuffix('.jpg') for r in worst_first(out, 3)] and sorted(found) == pairs(tmp_path/'check')
+    some = [r['name'] for r in worst_first(out, 3)]
+    found = training_folder(out, tmp_path/'check', some)
+    assert [p.name for p in found] == [name.removesuffix('.jpg') for name in some] and sorted(found) == pairs(tmp_path/'check')
     contents = dict(zip(*(pq.read_table(source)[c].to_pylist() for c in ('name', 'bytes'))))
     for p in found: assert p.photo.read_bytes() == contents[p.photo.name]
     with pytest.raises(ValueError, match='no folder here'): shots(out)

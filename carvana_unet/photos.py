@@ -503,12 +503,12 @@ def _grey(
 # %% ../nbs/00_photos.ipynb #e5b04c97
 def _colours(
     im: Image.Image,    # mode P
-) -> tuple[np.ndarray, bool]:   # uint8 (n, 3): the palette, as far as it goes; are the used ones different greys?
+) -> tuple[np.ndarray, np.ndarray, bool]:   # uint8 (n, 3): the palette; numbers that occur; are theirs different greys?
     "The palette of a mask"
     palette = np.reshape(im.getpalette('RGB') or [], (-1, 3)).astype(np.uint8)
     levels, _ = _levels(np.asarray(im))
     used = palette[levels[levels < len(palette)]]
-    return palette, bool((used == used[:, :1]).all() and len({*used[:, 0]}) == len(used))
+    return palette, levels, bool((used == used[:, :1]).all() and len({*used[:, 0]}) == len(used))
 
 def _by_table(
     x: np.ndarray,      # uint8 (H, W)
@@ -522,11 +522,11 @@ def _ungif(
 ) -> Image.Image:       # the same, or mode L
     "Grey values that a GIF packed into a palette, if they are class numbers"
     if im.mode != 'P': return im
-    palette, grey = _colours(im)
-    numbers = np.asarray(im)
+    palette, levels, grey = _colours(im)
     coloured = (palette != palette[:, :1]).any()  # the palette of a label tool, even if the used colours are greys
-    if coloured or not grey or numbers.max() >= len(palette): return im
-    x = _by_table(numbers, palette[:, 0])
+    if coloured or not grey or levels[-1] >= len(palette): return im
+    if len(levels) < 3 and palette[levels].max() > 63: return im    # black and white
+    x = _by_table(np.asarray(im), palette[:, 0])
     return Image.fromarray(x) if x.max() < 64 or len(_void(x)) else im
 
 # %% ../nbs/00_photos.ipynb #9ce7a1b3
@@ -550,9 +550,9 @@ def _palette(
     im: Image.Image,    # mode P
 ) -> Reading:
     "In different greys the lighter half is car; in colours every index but the background's"
-    palette, grey = _colours(im)
-    x, notes = _without_void(np.asarray(im), 254)
-    levels, _ = _levels(x)
+    palette, levels, grey = _colours(im)
+    x, notes = _without_void(np.asarray(im), 254) if len(levels) > 2 else (np.asarray(im), {})
+    if notes: levels, _ = _levels(x)
     if levels[-1] >= len(palette):
         raise Unclear('unreadable', f'holds the number {levels[-1]}, and its palette ends at {len(palette) - 1}')
     found = None

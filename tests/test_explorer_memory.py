@@ -85,5 +85,5 @@ def test_a_job_that_fails_does_not_end_the_others():
         worker.later([lambda: done.append('next')])
         while 'next' not in done: time.sleep(.01)
     finally: threading.excepthook = hook
-    worker.close()
+    worker.stop()
     assert worker.thread is None or not worker.thread.is_alive()

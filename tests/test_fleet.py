@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.dataset as pds
 import pyarrow.parquet as pq
 from carvana_unet.carvana import pairs
-from carvana_unet.explorer import shots
+from carvana_unet.explorer import find_photos
 from carvana_unet.photos import read_mask
 from carvana_unet.prediction import Predictor
 from carvana_unet.scoring import worst_first
@@ -198,7 +198,7 @@ def test_training_takes_the_photos_of_a_parquet_fleet(parquet_fleet, tmp_path):
     assert [p.name for p in found] == [name.removesuffix('.jpg') for name in some] and sorted(found) == pairs(tmp_path/'check')
     contents = dict(zip(*(pq.read_table(source)[c].to_pylist() for c in ('name', 'bytes'))))
     for p in found: assert p.photo.read_bytes() == contents[p.photo.name]
-    with pytest.raises(ValueError, match='no folder here'): shots(out)
+    with pytest.raises(ValueError, match='no folder here'): find_photos(out)
 
 
 @pytest.mark.parametrize('words, expected', {

@@ -95,23 +95,7 @@ def read_rows(
     except (UnicodeError, EOFError, gzip.BadGzipFile, zlib.error) as e:
         raise SubmissionError(f'{path}: is damaged or no text ({e}); download it again') from None
 
-# %% ../nbs/12_submission.ipynb #d8e7dce4
-def expected_names(
-    folder: str | Path,                # holds the test photos
-    sample: str | Path | None = None,  # Kaggle's sample submission; None: every photo of the folder, sorted
-) -> list[str]:                        # file names, each once, in the order of the rows
-    "The photos that need a row; raises `SubmissionError` if the folder does not have them"
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise SubmissionError(f'{folder}: there is no such folder; give the one with the test photos')
-    there = {p.name for p in list_photos(folder, suffixes=('.jpg', '.jpeg', '.png'))}
-    if not there:
-        raise SubmissionError(f'{folder}: holds no photos; give the folder that holds them itself, such as data/test')
-    spelled = {name.lower(): name for name in there}    # a sample may have its ids in upper case
-    names = [n if n in there else spelled.get(n.lower(), n) for n, _ in read_rows(sample)] if sample else sorted(there)
-    _check_names(names, there, folder, sample)
-    return names
-
+# %% ../nbs/12_submission.ipynb #cb492f36
 def _check_names(
     names: list[str],           # of the sample, or of the folder
     there: set[str],            # in the folder
@@ -129,6 +113,23 @@ def _check_names(
     if odd := next(filter(bad, names), None):
         raise SubmissionError(f'{str(folder/odd)!r}: a name with a comma, a quote, a control character, a space '
                               'at its end or # at its start is no good in a CSV file; rename it')
+
+# %% ../nbs/12_submission.ipynb #d8e7dce4
+def expected_names(
+    folder: str | Path,                # holds the test photos
+    sample: str | Path | None = None,  # Kaggle's sample submission; None: every photo of the folder, sorted
+) -> list[str]:                        # file names, each once, in the order of the rows
+    "The photos that need a row; raises `SubmissionError` if the folder does not have them"
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise SubmissionError(f'{folder}: there is no such folder; give the one with the test photos')
+    there = {p.name for p in list_photos(folder, suffixes=('.jpg', '.jpeg', '.png'))}
+    if not there:
+        raise SubmissionError(f'{folder}: holds no photos; give the folder that holds them itself, such as data/test')
+    spelled = {name.lower(): name for name in there}    # a sample may have its ids in upper case
+    names = [n if n in there else spelled.get(n.lower(), n) for n, _ in read_rows(sample)] if sample else sorted(there)
+    _check_names(names, there, folder, sample)
+    return names
 
 # %% ../nbs/12_submission.ipynb #76f29eb4
 def check_output(
@@ -189,6 +190,22 @@ def write_part(
             if bar is not None: bar.update()
     return failed
 
+# %% ../nbs/12_submission.ipynb #feb3b4d7
+def _belongs(
+    head: bytes,      # first line of a part
+    made_with: dict,  # what the rows have to be made with
+    parts: Path,      # for the message
+) -> bool:            # False: the line is not complete, so that no row follows
+    "Was a part made with these settings? Raises `SubmissionError` if it was made with others"
+    if not head.endswith(b'\n'): return False
+    try: begun = dict(json.loads(head))
+    except (ValueError, TypeError): return False
+    keys = [k for k in {**begun, **made_with} if begun.get(k) != made_with.get(k)]
+    if not keys: return True
+    differ = '; '.join(f'{k} {begun.get(k)}, now {made_with.get(k)}' for k in keys)
+    raise SubmissionError(f"{parts}: was begun with another run's settings ({differ}); "
+                          'use those, choose another --output, or remove that folder')
+
 # %% ../nbs/12_submission.ipynb #b436156e
 def finished_rows(
     parts: Path,      # folder of parts; need not exist
@@ -209,28 +226,13 @@ def finished_rows(
                 at += len(row)
     return found
 
-def _belongs(
-    head: bytes,      # first line of a part
-    made_with: dict,  # what the rows have to be made with
-    parts: Path,      # for the message
-) -> bool:            # False: the line is not complete, so that no row follows
-    "Was a part made with these settings? Raises `SubmissionError` if it was made with others"
-    if not head.endswith(b'\n'): return False
-    try: begun = dict(json.loads(head))
-    except (ValueError, TypeError): return False
-    keys = [k for k in {**begun, **made_with} if begun.get(k) != made_with.get(k)]
-    if not keys: return True
-    differ = '; '.join(f'{k} {begun.get(k)}, now {made_with.get(k)}' for k in keys)
-    raise SubmissionError(f"{parts}: was begun with another run's settings ({differ}); "
-                          'use those, choose another --output, or remove that folder')
-
 # %% ../nbs/12_submission.ipynb #504b6ffd
 def merge_csvs(
     rows: dict,        # of `finished_rows`
     names: list[str],  # in the order of the rows
     output: Path,      # to be written; compressed if it ends in .gz
 ):
-    "Write the submission, a row at a time, and see it onto the disk"
+    "Write the submission, a row at a time, and wait until it is on the disk"
     with ExitStack() as stack:
         files = {part: stack.enter_context(open(part, 'rb')) for part in {part for part, at in rows.values()}}
         disk = stack.enter_context(open(output, 'wb'))
@@ -335,6 +337,7 @@ def _write_missing(
     raise SubmissionError(f'{output}: not written, as {len(failed):,} of {bar.total:,} photos failed; fix them and run '
                           f'the same command again, which predicts only these: {some}')
 
+# %% ../nbs/12_submission.ipynb #aa5775d9
 def _finish_once(
     rows: dict,         # of `finished_rows`
     names: list[str],   # in the order of the rows

@@ -1080,5 +1080,7 @@ d = { 'settings': { 'branch': 'main',
                                    'carvana_unet.unet.build': ('unet.html#build', 'carvana_unet/unet.py'),
                                    'carvana_unet.unet.check_arch': ('unet.html#check_arch', 'carvana_unet/unet.py'),
                                    'carvana_unet.unet.conv_norm': ('unet.html#conv_norm', 'carvana_unet/unet.py'),
+                                   'carvana_unet.unet.descend': ('unet.html#descend', 'carvana_unet/unet.py'),
                                    'carvana_unet.unet.fastai_unet': ('unet.html#fastai_unet', 'carvana_unet/unet.py'),
-                                   'carvana_unet.unet.has_bf16': ('unet.html#has_bf16', 'carvana_unet/unet.py')}}}
+                                   'carvana_unet.unet.has_bf16': ('unet.html#has_bf16', 'carvana_unet/unet.py'),
+                                   'carvana_unet.unet.pytorch_channels': ('unet.html#pytorch_channels', 'carvana_unet/unet.py')}}}

@@ -54,8 +54,8 @@ def fold_batchnorm(
             # a subclass of BatchNorm2d may hold an activation, as timm's does
             if not isinstance(conv, nn.Conv2d) or type(norm) is not nn.BatchNorm2d: continue
             if norm.running_mean is not None and norm.running_var is not None:
-                conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, norm.running_mean, norm.running_var,
-                                                              norm.eps, norm.weight, norm.bias)
+                conv.weight, conv.bias = fuse_conv_bn_weights(
+                    conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
                 part[i + 1] = nn.Identity()
     return net
 

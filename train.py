@@ -1,3 +1,3 @@
-from carvana_unet.cli import carvana_train
+from carvana_unet.train_command import carvana_train
 
 if __name__ == '__main__': carvana_train()

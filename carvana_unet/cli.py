@@ -6,23 +6,21 @@
 __all__ = ['FORMATS', 'MODES', 'WRITERS', 'predict_parser', 'photos_in', 'split_pattern', 'fitting', 'expand',
            'refuse_overwriting', 'outputs_for', 'check_suffixes', 'can_show', 'picture', 'write', 'background', 'told',
            'summary', 'predict_photos', 'show', 'check_spin', 'jobs_for', 'pipes', 'predict_files', 'carvana_predict',
-           'train_parser', 'check_training', 'program', 'use_it', 'train_function', 'rates_of', 'find_rate',
-           'check_settings', 'announce', 'carvana_train', 'score_parser', 'chosen_cars', 'chosen_pairs',
-           'refuse_trained', 'refuse_faulty', 'held_out', 'score_model', 'score_file', 'score_folds', 'doubtful',
-           'check_results', 'is_fleet', 'has_masks', 'check_fleet', 'carvana_score', 'demo_parser', 'unseen_seeds',
-           'save_pictures', 'demo_studio', 'carvana_demo']
+           'score_parser', 'chosen_cars', 'chosen_pairs', 'refuse_trained', 'refuse_faulty', 'held_out', 'score_model',
+           'score_file', 'score_folds', 'doubtful', 'check_results', 'is_fleet', 'has_masks', 'check_fleet',
+           'carvana_score', 'demo_parser', 'unseen_seeds', 'save_pictures', 'demo_studio', 'carvana_demo']
 
 # %% ../nbs/19_cli.ipynb #19c0a002
-import argparse, glob, itertools, os, shlex, shutil, sys, tempfile
+import argparse, glob, itertools, os, sys, tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
-from .commands import Parser, add_model, as_setting, check_folder, check_place, checked, command
-from .commands import count, file, model_options, named, one_line, processes, rate, scale, size, stop, weight, whole_seed
+from .commands import Parser, add_model, as_setting, check_folder, check_place, command
+from .commands import count, file, model_options, named, one_line, stop
 if TYPE_CHECKING:  # a command imports what takes long when it knows what it is to do
     import numpy as np
     from carvana_unet.prediction import Prediction, Predictor
@@ -364,186 +362,6 @@ def carvana_predict(
     args = parser.parse_args(argv)
     with pipes(args): predict_files(parser, args)
 
-# %% ../nbs/19_cli.ipynb #80f6a03c
-def train_parser() -> argparse.ArgumentParser:
-    "The command line of `carvana-train`"
-    p = Parser('Train a network on photos with masks, and write the best epoch.', """a data folder has Kaggle's layout: train/<car>_<view>.jpg and train_masks/<car>_<view>_mask.gif
-
-examples:
-  %(prog)s data --epochs 10 --output new.pth
-  %(prog)s data --output new.pth --epochs 10 --resume   resumes after an interruption
-  %(prog)s mine --load MODEL.pth --learning-rate 1e-3   starts from the shipped weights
-  torchrun --standalone --nproc-per-node 2 --no-python %(prog)s data
-                                                        two processes, each with a GPU of its own""")
-    add = p.add_argument
-    add('folders', metavar='FOLDER', type=named, nargs='+', help='data; the validation cars are taken from the first folder')
-    add('--output', '-o', metavar='FILE', type=named, default='MODEL.pth', help='checkpoint to write (default: %(default)s)')
-    add('--epochs', '-e', metavar='N', type=count, default=5, help='passes over the data (default: %(default)s)')
-    add('--batch-size', '-b', metavar='N', type=checked(int, 1, 4096), default=8, help='squares in a batch (default: %(default)s)')
-    add('--learning-rate', '-l', metavar='X', type=rate, default=3e-3, dest='lr',
-        help='highest learning rate of the one-cycle schedule (default: %(default)s)')
-    add('--scale', '-s', metavar='S', type=scale, help='factor by which the photos are shrunk, 0.01 to 1 (default: that of --load, or else 0.5)')
-    add('--arch', '-a', metavar='NAME', type=named, default='efficientnet_lite0',
-        help='efficientnet_lite0, unet, or a backbone of torchvision such as resnet34 (default: %(default)s)')
-    add('--from-scratch', action='store_false', dest='pretrained', help="start from random weights instead of the encoder's ImageNet weights")
-    add('--width', '-w', metavar='N', type=checked(int, 1, 256), default=16, help='channels at full resolution, at most 256 (default: %(default)s)')
-    add('--depth', '-d', metavar='N', type=checked(int, 1, 10),
-        help='how often --arch unet halves the photo, at most 10 (default: 5)')
-    add('--crop', metavar='PX', type=size, default=384,
-        help='side of the random crops in pixels, after scaling; 0: whole squares (default: %(default)s)')
-    add('--valid', metavar='FILE', type=named,
-        help='text file of the validation cars, one a line (default: valid_cars.txt of the first folder, else a tenth)')
-    add('--load', '-c', metavar='FILE', type=named,
-        help='checkpoint to start from, searched in the working folder, then in the package; it determines the network')
-    add('--subpixel', metavar='N', type=checked(int, 1, 8),
-        help='the finest layers of efficientnet_lite0 see squares of NxN pixels as one, at most 8 (default: 1, or that of --load)')
-    add('--transposed', action='store_false', dest='bilinear', help='transposed convolutions instead of bilinear up-sampling')
-    add('--augment', metavar='NAME', nargs='*', default=('flip', 'light'), choices=['flip', 'light', 'hue', 'zoom', 'background'],
-        help='besides random crops: flip, light, hue, zoom (and rotation), background (replaced) (default: flip light)')
-    add('--backgrounds', metavar='FOLDER', type=named,
-        help='photos without cars: almost half of the crops show a car on one of them; crops are then 4:3, --crop pixels wide')
-    add('--boundary', metavar='W', type=weight, default=0., help='additional weight of pixels near the boundary of the car (default: %(default)s)')
-    add('--tensorboard', metavar='FOLDER', type=named, help='write logs for TensorBoard into this folder')
-    add('--lr-find', action='store_true', help='only search for a good learning rate, and plot the losses beside --output')
-    add('--classes', metavar='NAME', nargs='+', type=named, default=('car',),
-        help='what masks hold; several names: masks are PNGs of class numbers, 0 for the background (default: car)')
-    add('--accumulate', metavar='N', type=count, default=1, help='batches whose gradients make one step (default: %(default)s)')
-    add('--allow-empty', action='store_true', help='photos without a car are wanted: their masks are empty')
-    add('--resume', action='store_true', help='resume the unfinished training of the same --output')
-    add('--device', choices=['auto', 'cpu', 'cuda'], default='auto', help='(default: the GPU if there is one)')
-    add('--seed', metavar='N', type=whole_seed, default=0, help='of weights, order and crops (default: %(default)s)')
-    return p
-
-# %% ../nbs/19_cli.ipynb #f2f3a5e7
-def check_training(
-    folders: list[str], # data in Kaggle's layout
-    output: str,        # checkpoint to be written
-    resume: bool = False,       # an unfinished training?
-    lr_find: bool = False,      # only search for a learning rate?
-    valid: str | None = None,   # text file of the validation cars
-):
-    "Stop if the checkpoint cannot be written, would replace another, or is not there to resume, or if a data folder is not whole"
-    from carvana_unet.carvana import pairs, read_cars
-    out, state = Path(output), Path(output).with_suffix('.state')
-    check_place(out, '--output', 100_000)
-    if resume and not (out.exists() or state.exists()): stop(f'--resume: there is no {state} to resume; leave --resume out', 2)
-    if out.exists() and not (resume or lr_find or state.exists()): stop(f'{out}: exists; choose another --output, or move it away', 2)
-    listed = Path(valid or Path(folders[0])/'valid_cars.txt')
-    if (valid or listed.exists()) and not read_cars(listed): stop(f'{listed}: lists no validation cars; list one a line', 2)
-    for folder in folders: pairs(folder)
-
-# %% ../nbs/19_cli.ipynb #1eb270d4
-def program(
-    name: str, # of a command of this environment: `carvana-predict`, `python`
-) -> str: # what to type
-    "The command's name if the shell finds this environment's, else its path"
-    here = str(Path(sys.executable).with_name(name))
-    return name if shutil.which(name) == here else here
-
-# %% ../nbs/19_cli.ipynb #49ca53a6
-def use_it(
-    model: str,      # checkpoint that was written
-    cars: list[str], # cars it was trained on
-    folder: str,     # data in Kaggle's layout, some of it of other cars
-) -> str: # line for a shell
-    "The command that predicts an unseen photo with `model`"
-    from carvana_unet.carvana import pairs
-    known = set(cars)
-    photo = next((p.photo for p in pairs(folder) if p.car not in known), 'photo.jpg')
-    called = Path(sys.argv[0])
-    script = [program('python'), str(called.with_name('predict.py'))]
-    words = script if called.name == 'train.py' else [program('carvana-predict')]
-    return shlex.join([*words, '--model', str(model), '--input', str(photo), '--output', 'mask.png'])
-
-# %% ../nbs/19_cli.ipynb #7fe62cfb
-def train_function() -> Callable:
-    "`long_runs.train`, or one line that says what it needs"
-    try: from carvana_unet.long_runs import train
-    except ModuleNotFoundError as e:
-        stop(f"{str(e.name).partition('.')[0]} is not installed, and training needs it; pip install 'carvana-unet[train]'")
-    return train
-
-# %% ../nbs/19_cli.ipynb #a74591dc
-def rates_of(
-    output: str | Path, # checkpoint
-) -> Path: # .png
-    "Where `--lr-find` draws its plot"
-    return Path(output).with_name(f'{Path(output).stem}_rates.png')
-
-def find_rate(
-    args: dict, # of the command line
-) -> float: # highest learning rate of one cycle
-    "A good learning rate, and its plot beside the output"
-    train_function()
-    from carvana_unet.long_runs import prepare
-    from carvana_unet.training import find_lr
-    unused = 'output', 'epochs', 'lr', 'resume', 'tensorboard'
-    learn, _ = prepare(**{k: v for k, v in args.items() if k not in unused})
-    return find_lr(learn, rates_of(args['output']))
-
-# %% ../nbs/19_cli.ipynb #b693e812
-def check_settings(
-    parser: argparse.ArgumentParser,    # reports what is wrong
-    args: argparse.Namespace,           # from `train_parser`
-):
-    "Stop with status 2 if settings do not fit together, and print which ones have no effect"
-    new, names = not args.load, args.classes
-    if new and args.subpixel and args.arch != 'efficientnet_lite0': parser.error(f'--subpixel is for efficientnet_lite0, not for --arch {args.arch}')
-    if new and args.arch == 'unet' and (wide := args.width * 2**((args.depth or 5) - 1)) > 4096:
-        parser.error(f'--width {args.width} and --depth {args.depth or 5} make layers of {wide:,} channels; stay below 4,096')
-    if len(set(names)) < len(names) or 'background' in names: parser.error('--classes: name each class once, and leave the background out')
-    if len(names) > 254: parser.error(f'--classes: {len(names)} names; a mask holds at most 254')
-    if args.tensorboard: check_folder(Path(args.tensorboard), '--tensorboard')
-    if args.device == 'cuda':
-        import torch
-        if not torch.cuda.is_available(): stop('--device cuda: PyTorch finds no GPU here; leave --device out', 2)
-    idle = [f'--{option}' for option in ('arch', 'width', 'depth') if not new and getattr(args, option) != parser.get_default(option)]
-    if idle: print(f"--load determines the network, so {', '.join(idle)} has no effect", file=sys.stderr)
-
-# %% ../nbs/19_cli.ipynb #48047c02
-def announce(
-    folders: list[str],     # data in Kaggle's layout
-    valid: str | None,      # text file of the validation cars
-    device: str | None,     # None: a GPU if there is one
-) -> str: # two lines
-    "Which device, how many photos and which validation cars a training uses"
-    import torch
-    from carvana_unet.long_runs import split_for_training
-    train, choosing = split_for_training(folders, valid)[:2]
-    gpu = torch.cuda.is_available() and device != 'cpu'
-    cars = sorted({p.car for p in choosing})
-    count = lambda n, what: f'{n:,} {what}' + 's' * (n != 1)
-    where = f'the GPU ({torch.cuda.get_device_name()})' if gpu else f"the CPU ({count(torch.get_num_threads(), 'thread')})"
-    return (f"Training on {where} with {count(len(train), 'photo')} of {count(len({p.car for p in train}), 'car')}\n"
-            f"Validating on {count(len(choosing), 'photo')} of {count(len(cars), 'car')}: {', '.join(cars[:10])}{', ...' * (len(cars) > 10)}")
-
-# %% ../nbs/19_cli.ipynb #fac07607
-@command
-def carvana_train(
-    argv: list[str] | None = None, # words of the command line; None: those of this process
-):
-    "Train a network and write its checkpoint (`carvana-train`, `python train.py`)"
-    parser = train_parser()
-    check_settings(parser, namespace := parser.parse_args(argv))
-    args, first = vars(namespace), processes()[0] == 0
-    check_training(args['folders'], args['output'], args['resume'], find := args.pop('lr_find'), args['valid'])
-    if args['device'] == 'auto': args['device'] = None
-    args['augment'] = tuple(dict.fromkeys(args['augment']))
-    train = train_function()
-    from carvana_unet.training import SettingsError
-    from carvana_unet.unet import ArchError
-    try:
-        if find: return print(f"a good --learning-rate: {find_rate(args):.1e}; {rates_of(args['output'])} shows the losses")
-        if first: print(announce(args['folders'], args['valid'], args['device']), flush=True)
-        checkpoint = train(**args)
-    except ArchError as e: stop(f'--arch: {e}', 2)
-    except SettingsError as e: stop(one_line(e), 2)
-    if not first: return
-    if 'classes' in checkpoint.score: print('Dice score:', ', '.join(f'{name} {d:.4f}' for name, d in checkpoint.score['classes'].items()))
-    out = Path(args['output'])
-    print('Written:', ', '.join(str(p) for p in (out, *(out.with_name(f'{out.stem}_{what}.png') for what in ('curve', 'worst'))) if p.exists()))
-    print('To use it:\n ', use_it(args['output'], checkpoint.cars, args['folders'][0]))
-
 # %% ../nbs/19_cli.ipynb #7e8ba14d
 def score_parser() -> argparse.ArgumentParser:
     "The command line of `carvana-score`"
@@ -690,6 +508,7 @@ def score_folds(
 ) -> tuple: # rows by variant, no cars of the training, pairs, pair -> mask
     "Leave the cars of each fold out in turn"
     from carvana_unet.carvana import pairs
+    from carvana_unet.train_command import train_function
     train = train_function()
     from carvana_unet.photos import read_mask
     from carvana_unet.submission import decode

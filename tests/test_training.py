@@ -291,12 +291,12 @@ def test_a_bad_folder_is_refused_before_an_hour_is_spent(tmp_path):
 
 def test_a_name_that_another_file_takes(folder, tmp_path, monkeypatch, capsys):
     "An output that is the state's, a picture's or the start's is refused before anything is read"
-    from carvana_unet import cli
+    from carvana_unet.train_command import carvana_train
     from carvana_unet.long_runs import TrainingError, train
     monkeypatch.chdir(folder)
     for name in ('x.state', 'x.STATE', 'x_curve.png', 'x_worst.png', 'scores.csv'):
         with pytest.raises(TrainingError, match='choose one such as'): train('studio', tmp_path/name, **OPTIONS)
-        with pytest.raises(SystemExit) as ended: cli.carvana_train(['studio', '-o', str(tmp_path/name)])
+        with pytest.raises(SystemExit) as ended: carvana_train(['studio', '-o', str(tmp_path/name)])
         assert ended.value.code and 'choose one such as' in capsys.readouterr().err + str(ended.value.code)
     with pytest.raises(TrainingError, match='--load'): train('studio', 'whole.pth', load='whole.pth', **OPTIONS)
     assert not list(tmp_path.iterdir())

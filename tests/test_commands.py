@@ -374,7 +374,7 @@ def test_a_result_on_a_full_disk(option, workplace):
     score = ['MODEL.pth', 'data', '--cars', 'cars.txt', '--cpu', option]
     assert_faults(call('score', *score, 'result', cwd=workplace, preexec_fn=limit(1000)), 'result: cannot be written', status=2)
     assert_faults(call('score', *score, '/dev/full', cwd=workplace), 'is not a plain file', status=2)
-    code = 'import sys; from carvana_unet import cli, commands; commands.check_room = lambda *a: None; cli.carvana_score(sys.argv[1:])'
+    code = 'import sys; from carvana_unet import commands, score_command; commands.check_room = lambda *a: None; score_command.carvana_score(sys.argv[1:])'
     full = subprocess.run([sys.executable, '-c', code, *score, 'result'], cwd=workplace, capture_output=True, text=True, env=environment(), preexec_fn=limit(1000))
     assert_faults(full, 'result: cannot be written')
     assert (workplace/'result').read_text() == 'what was there'

@@ -72,9 +72,9 @@ WORK = dict(
 from carvana_unet.submission import carvana_submit
 def work(out): carvana_submit(['photos', '-o', str(out/'rows.csv.gz'), '-m', 'tiny.pth', '--cpu'])''',
     score='''
-from carvana_unet import prediction
+from carvana_unet import prediction, score_command
 prediction.time.perf_counter = lambda: 0.  # the page states the seconds a photo
-def work(out): cli.carvana_score(['tiny.pth', 'studio', '--cars', 'cars.txt', '--cpu', '--anyway', '--html', str(out/'score.html')])''',
+def work(out): score_command.carvana_score(['tiny.pth', 'studio', '--cars', 'cars.txt', '--cpu', '--anyway', '--html', str(out/'score.html')])''',
     fix='''
 from carvana_unet.doctor import carvana_doctor
 def work(out): shutil.rmtree(out/'fixed', ignore_errors=True); carvana_doctor(['studio', '--fix', str(out/'fixed')])''',

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.ndimage import binary_dilation
 
 from carvana_unet.carvana import pairs
-from carvana_unet.cli import carvana_score
+from carvana_unet.score_command import carvana_score
 from carvana_unet.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from carvana_unet.dice import dice
 from carvana_unet.photos import read_mask, read_photo, write_mask

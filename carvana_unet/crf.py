@@ -18,14 +18,14 @@ from tqdm import tqdm
 from .dice import boundary, dice
 from .photos import brief, bounding_box
 
-# %% ../nbs/09_crf.ipynb #f59e7c6a
-class CRFError(ValueError):
-    "Refinement that cannot be done; the message says why and what to do"
-
 # %% ../nbs/09_crf.ipynb #194f5400
 CRF_LIMITS = dict(bilateral_sxy=(1, 1000), bilateral_srgb=(1, 1000), bilateral_compat=(0, 1000), gaussian_sxy=(1, 1000),
                   gaussian_compat=(0, 1000), iterations=(1, 100), clip=(1e-7, .49), low=(0, 1), high=(0, 1),
                   radius=(.1, inf), contrast=(0, 442), scale=(.05, 1))
+
+# %% ../nbs/09_crf.ipynb #f59e7c6a
+class CRFError(ValueError):
+    "Refinement that cannot be done; the message says why and what to do"
 
 # %% ../nbs/09_crf.ipynb #892e9f0d
 def _check_crf(

@@ -415,6 +415,14 @@ class ExplorerState(Drawn):
     controls = traitlets.List().tag(sync=True)      # name, label, kind, limits and command line flag of each setting
     frames = traitlets.Dict().tag(sync=True)        # photos that need no kernel, by index
 
+    def close(self):
+        "Remove the widget and free what it holds, after the job that runs"
+        super().close()
+        if 'worker' in vars(self):  # else it was never complete
+            self.worker.stop()
+            self.stages.clear()
+            self.frames = {}
+
 # %% ../nbs/14_explorer.ipynb #c98c132c
 class MaskExplorer(ExplorerState):
     "Explore masks: `MaskExplorer('photos/', model='MODEL.pth')`"
@@ -439,16 +447,6 @@ class MaskExplorer(ExplorerState):
             controls=controls(models, base, bool(crf)), view='classes' if several else 'overlay') | state)
         me = weakref.ref(self)
         self.on_msg(lambda *request: (there := me()) and there._receive(*request))
-
-# %% ../nbs/14_explorer.ipynb #a4e01036
-@patch
-def close(self: MaskExplorer):
-    "Remove the widget and free what it holds, after the job that runs"
-    super(MaskExplorer, self).close()
-    if 'worker' in vars(self):  # else `__init__` failed
-        self.worker.stop()
-        self.stages.clear()
-        self.frames = {}
 
 # %% ../nbs/14_explorer.ipynb #977af7df
 @patch

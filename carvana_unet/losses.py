@@ -70,8 +70,12 @@ def activation(self: BCEDice, logits: torch.Tensor) -> torch.Tensor: # (N, 1, H,
     "Probabilities"
     return logits.sigmoid()
 
+# %% ../nbs/05_losses.ipynb #05d00003
 @patch
-def decodes(self: BCEDice, p: torch.Tensor) -> torch.Tensor: # probabilities (N, 1, H, W) -> uint8 (N, H, W), 1 for the car
+def decodes(
+    self: BCEDice,
+    p: torch.Tensor,    # probabilities (N, 1, H, W)
+) -> torch.Tensor:      # uint8 (N, H, W), 1 for the car
     "Masks"
     return (p[:, 0] > 0.5).to(torch.uint8)
 

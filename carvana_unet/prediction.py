@@ -125,6 +125,7 @@ def confidence(self: Prediction) -> float: # in [0, 1]
     "The expected Dice score"
     return estimated_dice(car_probability(self.small), self.threshold)
 
+# %% ../nbs/10_prediction.ipynb #10d00003
 @patch(as_prop=True)
 def low_confidence(self: Prediction) -> bool:
     "Should a person check this mask? Never, if the model has no limit"
@@ -217,7 +218,7 @@ class Predictor:
         threshold: float | None = None, # in (0, 1); None: the checkpoint's
         tta: bool = False,              # also predict the flipped photo, and take the mean: twice the time
         squares: bool | str = False,    # overlapping squares instead of the whole photo, blended; 'cut': hard-cut
-        crf: CRF | bool | None = None,  # True: the checkpoint's or the default; False: none; None: if the checkpoint has one
+        crf: CRF | bool | None = None,  # True: the checkpoint's or the default; False: none; None: the checkpoint's
         max_memory: float = 1.5,        # GB for a photo; a larger one is predicted in tiles
     ):
         self.engine = load_engine(model, device)
@@ -362,6 +363,7 @@ def probability(self: Predictor,
     "The probability of the car at each pixel; raises `PhotoError` if the file cannot be read"
     return self.predict(photo).probability
 
+# %% ../nbs/10_prediction.ipynb #10d00006
 @patch
 def mask(self: Predictor,
     photo: object,  # one of `PHOTO_TYPES`
@@ -369,6 +371,7 @@ def mask(self: Predictor,
     "Where the car is; raises `PhotoError` if the file cannot be read"
     return self.predict(photo).mask
 
+# %% ../nbs/10_prediction.ipynb #10d00009
 @patch
 def classes(self: Predictor,
     photo: object,  # one of `PHOTO_TYPES`

@@ -11,8 +11,9 @@ from types import SimpleNamespace
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from .charts import (AMBER, BLACK, BRIGHT, CHART, CHROME, CLOTH, DARK, FRONT, GAP, GLASS, HUB, INK, LAMP,
-                                         PAINT, PLATE, PPM, REAR, RED, RIM, ROOF, SEAM, SHELL, SIDE, TINT, TOP, TYRE)
+from .charts import (
+    AMBER, BLACK, BRIGHT, CHART, CHROME, CLOTH, DARK, FRONT, GAP, GLASS, HUB, INK, LAMP, PAINT, PLATE, PPM, REAR,
+    RED, RIM, ROOF, SEAM, SHELL, SIDE, TINT, TOP, TYRE)
 from .meshes import CABIN, HULL, WHEEL, Mesh
 
 # %% ../../nbs/studio/04_light.ipynb #a04c2254

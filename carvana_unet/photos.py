@@ -34,8 +34,8 @@ CAUSES = {
     errno.ENAMETOOLONG: 'the name is too long; shorten it'}
 
 def open_error(
-    path: str | Path,   # of what cannot be opened
-    error: Exception,   # that the system gave
+    path: str | Path,   # that cannot be opened
+    error: Exception,   # from the operating system
 ) -> PhotoError:        # to be raised
     "The operating system's error as ours, with what to do"
     code, cause = getattr(error, 'errno', None), getattr(error, 'strerror', None) or error
@@ -47,17 +47,17 @@ def brief(
 ) -> str:           # at most 60 characters, without a newline
     "A value as an error message shows it"
     try: return ' '.join(reprlib.repr(value).split())[:60]
-    except Exception: return f'too long to be shown ({type(value).__name__})'  # a whole number of 5,000 digits
+    except Exception: return f'too long to be shown ({type(value).__name__})'  # an integer of 5,000 digits
 
 # %% ../nbs/00_photos.ipynb #5f0aa4ae
 PICTURES = '.jpg .jpeg .jfif .png .tif .tiff .webp .bmp .gif .avif .heic .heif'.split()  # suffixes of images
-# left beside photos by systems, in lower case
+# files and folders that operating systems create beside photos, in lower case
 LEFT_BESIDE = '@eadir @recycle #recycle $recycle.bin __macosx thumbs.db ehthumbs.db desktop.ini'.split()
 
 def is_ignored(
     name: str,  # of a file or folder, without the folders above it
 ) -> bool:
-    "Is it hidden, or something that a system leaves beside photos?"
+    "Is it hidden, or created by an operating system beside the photos?"
     return name.startswith('.') or name.lower() in LEFT_BESIDE
 
 # %% ../nbs/00_photos.ipynb #e57863c6
@@ -74,10 +74,10 @@ def check_file(
 # %% ../nbs/00_photos.ipynb #02fdd6d0
 def list_photos(
     folder: str | Path,         # holds photos
-    subfolders: bool = False,   # search them, too? links to folders are not followed
-    suffixes: Sequence[str] = PICTURES, # of what is wanted, in lower case
-    onerror: Callable[[PhotoError], object] | None = None,  # gets the error of a closed folder; None: raise it
-) -> list[Path]:                # sorted; may hold folders, pipes and links that are named like a photo
+    subfolders: bool = False,   # search them as well; links to folders are not followed
+    suffixes: Sequence[str] = PICTURES, # of the files to list, in lower case
+    onerror: Callable[[PhotoError], object] | None = None,  # gets the error of a folder that cannot be opened; None: raise it
+) -> list[Path]:                # sorted; may include folders, pipes and links with the suffix of an image
     "The photos in a folder; raises `PhotoError` if it cannot be opened"
     def failed(e):
         error = open_error(e.filename, e)
@@ -92,11 +92,11 @@ def list_photos(
     return sorted(found)
 
 # %% ../nbs/00_photos.ipynb #7186cd31
-FORMATS = ('JPEG', 'PNG', 'TIFF', 'WEBP', 'BMP', 'GIF', 'AVIF', 'HEIF')   # what is read, as Pillow names it
+FORMATS = ('JPEG', 'PNG', 'TIFF', 'WEBP', 'BMP', 'GIF', 'AVIF', 'HEIF')   # allowed formats, by their Pillow names
 
 @functools.cache
 def decoders() -> list[str]: # of `FORMATS`
-    "The formats that are installed, ready to be opened"
+    "The allowed formats that this installation can open"
     Image.init()
     if find_spec('pillow_heif'): import_module('pillow_heif').register_heif_opener()
     logging.getLogger('PIL').addHandler(logging.NullHandler())  # what Pillow logs, it raises as well
@@ -110,7 +110,7 @@ def decoders() -> list[str]: # of `FORMATS`
 def decoding(
     name: str | Path,  # of the photo, for the message
 ):
-    "Whatever a decoder raises becomes a `PhotoError`"
+    "Turn anything that a decoder raises into a `PhotoError`"
     try: yield
     except PhotoError: raise
     except UnidentifiedImageError:
@@ -127,7 +127,7 @@ def decoding(
 def file_name(
     file: object,   # name, open file, bytes or PIL image
 ) -> str:
-    "What a message calls a photo"
+    "The name of a photo in an error message"
     if isinstance(file, (str, Path)): return str(file)
     name = getattr(file, 'name', None) or getattr(file, 'filename', None)
     return name if isinstance(name, str) else 'the photo'
@@ -136,7 +136,7 @@ def file_name(
 def is_heic(
     file: str | Path | BinaryIO,    # name, or open file
 ) -> bool:
-    "Does it begin as a HEIC photo does?"
+    "Does the file start with the signature of a HEIC photo?"
     if isinstance(file, (str, Path)): head = Path(file).open('rb').read(12)
     else: head = (file.seek(0), file.read(12))[1]
     return head[4:8] == b'ftyp' and head[8:12] in (b'heic', b'heix', b'hevc', b'heim', b'heis', b'mif1', b'msf1')
@@ -144,7 +144,7 @@ def is_heic(
 # %% ../nbs/00_photos.ipynb #6da09fba
 def open_image(
     file: str | Path | bytes | BinaryIO,    # name or contents of a file
-    load: bool = True,  # decode the pixels; False: only what stands before them
+    load: bool = True,  # decode the pixels; False: read only the header
 ) -> Image.Image:       # as it is stored: not turned upright, in its own mode and colours
     "The image in a file; raises `PhotoError` if it cannot be read"
     name = file_name(file)
@@ -174,16 +174,16 @@ TURNS = {n: Image.Transpose[name] for n, name in enumerate(
 
 def orientation(
     im: Image.Image,    # as stored
-) -> int:               # 1 to 8; 1, upright, too if the EXIF is damaged
+) -> int:               # 1 to 8; 1 (upright) also if the EXIF data are damaged
     "EXIF orientation of an image"
     try: found = im.getexif().get(ExifTags.Base.Orientation)
-    except Exception: return 1  # a damaged EXIF may raise anything
+    except Exception: return 1  # damaged EXIF data may raise anything
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 def _upright(
     im: Image.Image,    # decoded
-) -> Image.Image:       # an image of its own if turned; else the same
-    "Turned as its EXIF orientation says, without texts among its properties"
+) -> Image.Image:       # a new image if it had to be turned, else `im`
+    "An image turned as its EXIF orientation says, without text entries in `info`"
     if (n := orientation(im)) in TURNS:
         turned = im.transpose(TURNS[n])
         turned.format = im.format
@@ -195,8 +195,8 @@ def _upright(
 def _lighter(
     im: Image.Image,    # read from 16 bits a channel: RGB, RGBA or LA
     name: str,          # of the photo, for the message
-) -> Image.Image:       # the same unless it is nearly black
-    "Scale up values that use 12 of 16 bits"
+) -> Image.Image:       # brightened if it is nearly black, else `im`
+    "Brighten a photo whose values use 12 of 16 bits"
     colors = im.mode.removesuffix('A')
     if colors not in ('L', 'RGB') or np.asarray(im)[..., :len(colors)].max() >= 16: return im
     warnings.warn(f'{name}: its values are below 4,096 of 65,535, so it is made lighter; '
@@ -208,8 +208,8 @@ def _lighter(
 def _decode_reduced(
     file: str | Path | bytes | BinaryIO,            # name or contents of a file
     reduce: int | Callable[[int, int], int] = 1,    # by how much to shrink a JPEG; may depend on H and W
-) -> tuple[Image.Image, tuple[int, int], int]:      # both upright: the image, H and W of the photo; factor
-    "Decode a photo, a JPEG smaller than it is if asked to"
+) -> tuple[Image.Image, tuple[int, int], int]:      # upright image, H and W of the whole photo (upright), factor by which it was reduced
+    "Decode a photo; a JPEG can be reduced while it is decoded"
     im, name = open_image(file, load=False), file_name(file)
     with decoding(name):
         (w, h), deep = im.size, ';16' in str(im.tile)
@@ -224,15 +224,15 @@ def _decode_reduced(
 def _open(
     path: str | Path,  # image file
 ) -> Image.Image:      # decoded, turned upright as its EXIF orientation says
-    "Decode the whole file now, so that a bad one fails here and with a clear message"
+    "Decode the whole file now, so that a damaged one fails here with a clear message"
     return _decode_reduced(path)[0]
 
 # %% ../nbs/00_photos.ipynb #485d7fa0
 @functools.lru_cache(32)
 def _to_srgb(
     profile: bytes,     # ICC profile
-) -> tuple | None:      # mode that it is for (RGB, L or CMYK), LittleCMS's transform; None: nothing to convert
-    "How to convert colours to sRGB"
+) -> tuple | None:      # image mode of the profile (RGB, L or CMYK) and LittleCMS transform; None: nothing to convert
+    "The transform from a colour profile to sRGB"
     from PIL import ImageCms
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
@@ -248,8 +248,8 @@ def _to_srgb(
 # %% ../nbs/00_photos.ipynb #ebad5578
 def _srgb(
     im: Image.Image,    # any mode of 8 bits
-) -> Image.Image:       # RGB or RGBA, if it was converted
-    "An image in sRGB, if its profile says that it is in something else"
+) -> Image.Image:       # RGB or RGBA if it was converted, else `im`
+    "An image converted to sRGB if it has another colour profile"
     profile = im.info.get('icc_profile')
     found = _to_srgb(profile) if isinstance(profile, bytes) else None
     if found is None: return im
@@ -317,9 +317,9 @@ def read_photo(
 
 # %% ../nbs/00_photos.ipynb #b9537c12
 def _some(
-    levels: np.ndarray, # numbers
+    levels: np.ndarray, # distinct values
 ) -> str:               # '0, 1, 2' or '0, 1, 2, 3, 4, 5, ..., 31'
-    "A list for a message"
+    "The values as a list in an error message, shortened if they are many"
     words = [f'{v:g}' for v in levels]
     return ', '.join(words if len(words) < 9 else [*words[:6], '...', words[-1]])
 
@@ -327,14 +327,14 @@ def _some(
 def _solid(
     part: np.ndarray,   # bool (H, W)
 ) -> bool:
-    "Do most pixels of a part have all four neighbours in it? Those of noise, thin lines and soft edges do not"
+    "Do most pixels of a part have all four neighbours in it? False for noise, thin lines and soft edges"
     inner = part[1:-1, 1:-1] & part[:-2, 1:-1] & part[2:, 1:-1] & part[1:-1, :-2] & part[1:-1, 2:]
     return bool(2 * np.count_nonzero(inner) > np.count_nonzero(part))
 
 # %% ../nbs/00_photos.ipynb #3c76e8a1
 def _levels(
     x: np.ndarray,  # (H, W), any numbers
-) -> tuple[np.ndarray, np.ndarray]: # levels in their order, pixels of each
+) -> tuple[np.ndarray, np.ndarray]: # sorted values, number of pixels of each
     "The values of an array and how often each occurs"
     if x.dtype == np.uint8: count = np.array(Image.fromarray(x).histogram())  # faster than bincount
     elif x.dtype.kind == 'f' or x.min() < 0 or x.max() > 65535: return np.unique(x, return_counts=True)
@@ -343,8 +343,8 @@ def _levels(
 
 # %% ../nbs/00_photos.ipynb #75d3ae0c
 def _peaks(
-    levels: np.ndarray, # in their order, two at least
-    count: np.ndarray,  # pixels of each
+    levels: np.ndarray, # sorted, at least two
+    count: np.ndarray,  # number of pixels of each
 ) -> tuple[float, float]:
     "The dark and the light level of a mask: the outermost, or of many levels (a JPEG) the most common"
     low, high = float(levels[0]), float(levels[-1])
@@ -376,7 +376,7 @@ def _between(
 class Reading(NamedTuple):
     "What a mask file holds, and how it was read"
     mask: np.ndarray    # bool (H, W), True on the car
-    notes: dict         # kind of finding, as in [carvana](02_carvana.ipynb) -> what is there
+    notes: dict         # kind of finding, as in [carvana](02_carvana.ipynb), -> its description
 
 # %% ../nbs/00_photos.ipynb #0e6f3b58
 UNCLEAR = dict(
@@ -385,7 +385,7 @@ UNCLEAR = dict(
     unreadable='download or export it again')
 
 class Unclear(ValueError):
-    "A mask from which the car's pixels do not follow; arguments: one of `UNCLEAR`, what is there"
+    "A mask that does not determine which pixels are car; arguments: a key of `UNCLEAR`, and what the mask holds"
 
 # %% ../nbs/00_photos.ipynb #e8c5170d
 def _two_levels(
@@ -413,7 +413,7 @@ def _two_levels(
 def _alpha(
     im: Image.Image,    # any mode
 ) -> np.ndarray | None: # uint8 (H, W): opacity; None if nothing is transparent
-    "What tells the car from the rest in a cut-out"
+    "The opacity of a cut-out; raises `Unclear` if its opaque part holds black and other colours"
     if not im.has_transparency_data or im.mode.startswith(('I', 'F')): return None
     im = im.convert('RGBA')
     alpha = np.asarray(im.getchannel('A'))
@@ -429,7 +429,7 @@ def _alpha(
 def _numbers(
     im: Image.Image,    # any mode
 ) -> np.ndarray | None: # (H, W): grey values or palette indexes; None for colours
-    "The numbers in a mask of one channel, or of equal ones; in float, 0 to 1 becomes 0 to 255, and NaN -1"
+    "The numbers in a mask of one channel or of equal channels; floats up to 1 are scaled to 255, NaN becomes -1"
     if im.mode == 'F':
         x = np.nan_to_num(np.asarray(im), nan=-1)
         return np.where(x > 0, x * 255, x) if x.max() <= 1 else x
@@ -442,7 +442,7 @@ def _numbers(
 def _light(
     im: Image.Image,    # any mode, in colours
 ) -> np.ndarray:        # uint8 (H, W): the lightest of R, G and B
-    "How light the pixels are; raises `Unclear` if not all that is light has one colour"
+    "Lightness of the pixels; raises `Unclear` if the light ones have several colours"
     im = im.convert('RGB')
     used: Any = ImageOps.posterize(im, 3).getcolors(512) or []
     found = [c for n, c in used if n > im.width * im.height / 1000 and max(c) > 63]
@@ -465,8 +465,8 @@ def _void(
 def _without_void(
     x: np.ndarray,  # (H, W): numbers
     top: int = 64,  # as for `_void`
-) -> tuple[np.ndarray, dict]:   # the numbers, 0 in the place of those to be ignored; a note about them
-    "Ignored pixels are background"
+) -> tuple[np.ndarray, dict]:   # the numbers, 0 where they are ignored; a note about it
+    "Class numbers with ignored pixels turned into background"
     void = _void(x, top)
     if not len(void): return x, {}
     at = np.isin(x, void)
@@ -478,7 +478,7 @@ def _classes(
     x: np.ndarray,          # (H, W): class numbers
     background: int = 0,    # its number
 ) -> Reading:
-    "All numbers but the background's are car; raises `Unclear` if that is nearly all of the picture"
+    "All numbers but the background's are car; raises `Unclear` if nearly the whole image would be car"
     mask, levels = x != background, _levels(x)[0]
     rim = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
     if mask.mean() > .5 and rim.mean() > .9:
@@ -489,7 +489,7 @@ def _classes(
 def _grey(
     x: np.ndarray,  # (H, W): grey values of any depth, or class numbers
 ) -> Reading:
-    "Of numbers below 64, 0 is background and all others are car; else the lighter half is car"
+    "In numbers below 64, everything but 0 is car; in grey values, the lighter half is car"
     x, notes = _without_void(x)
     levels, _ = _levels(x)
     if len(levels) < 2 or levels[-1] > 63 or (levels % 1).any(): found = _two_levels(x)
@@ -514,13 +514,13 @@ def _by_table(
     x: np.ndarray,      # uint8 (H, W)
     table: np.ndarray,  # uint8 (n,), n > the highest of `x`
 ) -> np.ndarray:        # uint8 (H, W): `table[x]`
-    "Look each number up; Pillow does it on bytes, NumPy by way of 64-bit indexes"
+    "Look up each number in a table; Pillow does it on bytes, NumPy converts to 64-bit indexes first"
     return np.asarray(Image.fromarray(x).point(np.resize(table, 256).tolist()))
 
 def _ungif(
     im: Image.Image,    # any mode
 ) -> Image.Image:       # the same, or mode L
-    "Grey values that a GIF packed into a palette, if they are class numbers"
+    "Unpack the grey values of a GIF from its palette, if they are class numbers"
     if im.mode != 'P': return im
     palette, levels, grey = _colours(im)
     coloured = (palette != palette[:, :1]).any()  # the palette of a label tool, even if the used colours are greys
@@ -534,7 +534,7 @@ def _indexed(
     x: np.ndarray,          # (H, W): palette indexes
     palette: np.ndarray,    # uint8 (n, 3)
 ) -> Reading:
-    "Every index is car but 0, or the black one of two"
+    "Every index but 0 is car, or of two indexes the one that is not black"
     levels, _ = _levels(x)
     black = levels[~palette[levels].any(axis=1)]
     if levels[0] == 0 and not (len(black) and palette[0].any()): background = 0
@@ -559,7 +559,7 @@ def _palette(
     if grey or len(levels) > 8:
         try: found = _two_levels(_by_table(x, palette[:, 0]) if grey else _light(im))
         except Unclear:
-            if len(levels) > 32: raise  # no labels: a photo
+            if len(levels) > 32: raise  # too many levels for class numbers: a photo
     found = found or _indexed(x, palette)
     return found._replace(notes=notes | found.notes)
 
@@ -567,7 +567,7 @@ def _palette(
 def reading(
     im: Image.Image,    # a mask as it was opened, any mode
 ) -> Reading:
-    "The one meaning of a mask, for reading, training, scoring and the doctor; raises `Unclear` if it has none"
+    "Which pixels of a mask are car, and what was found on the way; raises `Unclear` if the mask does not tell"
     if im.mode == 'LAB': raise Unclear('mask', 'is stored as LAB')
     alpha, jpeg = _alpha(im), im.format in ('JPEG', 'MPO')
     if alpha is not None:
@@ -588,16 +588,16 @@ def read_mask(
     except Unclear as e: raise PhotoError(f'{path}: {e.args[1]}; {UNCLEAR[e.args[0]]}') from None
 
 # %% ../nbs/00_photos.ipynb #312cb31e
-# this machine, in names of unfinished files
+# this machine, in the names of temporary files
 HOST = hashlib.blake2b(platform.node().encode(), digest_size=4).hexdigest()
 _swept, _sweeping = set(), threading.Lock()
 
 def is_running(
     pid: int,   # of another process
-) -> bool:      # True, too, where the system does not tell
-    "Is there such a process?"
+) -> bool:      # True also where the operating system cannot tell
+    "Is another process with this id running?"
     if os.name != 'posix': return True
-    try: os.kill(pid, 0)    # sends nothing
+    try: os.kill(pid, 0)    # signal 0 only checks that the process exists
     except (ProcessLookupError, OverflowError): return False
     except PermissionError: pass
     return pid != os.getpid()
@@ -606,7 +606,7 @@ def is_running(
 def sweep(
     folder: Path,   # is about to be written to
 ):
-    "Remove the unfinished files of killed processes from a folder, once in each process"
+    "Remove the temporary files of killed processes from a folder; does nothing when called again"
     with _sweeping, suppress(OSError):
         if (folder := folder.absolute()) in _swept: return
         _swept.add(folder)
@@ -661,7 +661,7 @@ _OPTIONS = dict(TIFF=dict(compression='tiff_deflate'), WEBP=dict(lossless=True),
 def check_suffix(
     path: str | Path,   # to be written
     mode: str,          # Pillow's: L (mask), P (class numbers), RGB (photo), RGBA (cut-out), I;16 (probability)
-) -> str:               # format, as Pillow calls it
+) -> str:               # Pillow's name of the format
     "The format that a file name stands for; raises `PhotoError` if an image of this mode cannot be written in it"
     kind = KINDS.get(Path(path).suffix.lower())
     if kind and mode in _MODES[kind].split(): return kind
@@ -672,11 +672,11 @@ def check_suffix(
 
 # %% ../nbs/00_photos.ipynb #37257609
 def _save(
-    im: Image.Image,   # image of a mode that `check_suffix` knows
-    path: str | Path,  # its suffix is the format
-    **options,         # for Pillow, if it is a PNG
+    im: Image.Image,   # image of a mode that `check_suffix` accepts
+    path: str | Path,  # its suffix chooses the format
+    **options,         # for Pillow, if the format is PNG
 ) -> Path:             # `path`
-    "Write an image, whole or not at all"
+    "Write an image whole or not at all"
     kind = check_suffix(path, im.mode)
     if kind != 'PNG': options = _OPTIONS[kind]
     return write_whole(lambda part: im.save(part, kind, **options), path)
@@ -686,7 +686,7 @@ def write_mask(
     mask: np.ndarray,  # bool (H, W)
     path: str | Path,  # .png, .tif, .webp, .bmp or .gif; .jpg works and warns
 ) -> Path:             # `path`
-    "Write a mask as 0/255, whole or not at all; raises `PhotoError` if it cannot be written"
+    "Write a mask as 0/255 whole or not at all; raises `PhotoError` if it cannot be written"
     if Path(path).suffix.lower() in ('.jpg', '.jpeg'):
         warnings.warn(f'{path}: JPEG blurs the edge of a mask; .png keeps it', stacklevel=2)
     return _save(Image.fromarray(np.asarray(mask, bool)).convert('L'), path)
@@ -700,7 +700,7 @@ def write_photo(
     return _save(Image.fromarray(photo), path, compress_level=3)
 
 # %% ../nbs/00_photos.ipynb #3fe25937
-# Okabe and Ito's colours, which the colour-blind can tell apart
+# Okabe and Ito's colours, which colour-blind people can tell apart
 COLOURS = np.array([[0, 0, 0], [230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66], [0, 114, 178],
                     [213, 94, 0], [204, 121, 167]], np.uint8)
 
@@ -717,7 +717,7 @@ def write_classes(
 def class_numbers(
     im: Image.Image,    # a mask as it was opened
 ) -> tuple[np.ndarray, dict]:   # uint8 (H, W); notes as in `Reading`
-    "The class numbers in a mask, 0 for what is to be ignored; raises `Unclear` if it holds none"
+    "The class numbers in a mask, 0 for ignored pixels; raises `Unclear` if it holds none"
     if im.mode not in ('P', '1') and _alpha(im) is not None or im.format in ('JPEG', 'MPO') or im.mode in ('F', 'LAB'):
         raise Unclear('mask', f'is an image of mode {im.mode}, not of class numbers')
     x = np.asarray(im).astype(np.uint8) if im.mode == '1' else _numbers(_ungif(im))
@@ -729,7 +729,7 @@ def class_numbers(
 def read_classes(
     file: str | Path,   # PNG, GIF or TIFF; palette or grey
 ) -> np.ndarray:        # uint8 (H, W)
-    "Class numbers as they stand in a file, 0 for what is to be ignored; raises `PhotoError` if there are none"
+    "The class numbers in a mask file, 0 for ignored pixels; raises `PhotoError` if it holds none"
     try: return class_numbers(_upright(open_image(file)))[0]
     except Unclear as e: raise PhotoError(f'{file}: {e.args[1]}; {UNCLEAR[e.args[0]]}') from None
 
@@ -746,7 +746,7 @@ def bounding_box(
     mask: np.ndarray,       # bool (H, W)
     margin: int = 0,        # pixels added on each side, as far as the image reaches
 ) -> tuple[slice, slice] | None:    # rows and columns; None: the mask is empty
-    "The smallest box that holds all of a mask"
+    "The smallest box that contains the mask"
     rows, cols = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     if not len(rows): return None
     high, wide = (slice(max(int(i[0]) - margin, 0), int(i[-1]) + 1 + margin) for i in (rows, cols))
@@ -756,7 +756,7 @@ def bounding_box(
 def overlay(
     photo: np.ndarray,                              # uint8 (H, W, 3)
     mask: np.ndarray,                               # bool (H, W)
-    color: tuple[int, int, int] = (255, 0, 110),    # of tint and boundary, RGB
+    color: tuple[int, int, int] = (255, 0, 110),    # RGB of the tint and the boundary
     alpha: float = 0.35,                            # strength of the tint, 0 to 1
 ) -> np.ndarray:                                    # uint8 (H, W, 3)
     "The photo with its mask tinted and its boundary drawn"
@@ -770,7 +770,7 @@ def show_mask(
     photo: np.ndarray,  # uint8 (H, W, 3)
     mask: np.ndarray,   # bool (H, W)
     ax: object = None,  # matplotlib axes, new ones if None
-    title: str = '',    # above the picture
+    title: str = '',    # shown above the image
 ):                      # the axes
     "Show the photo with its mask over it"
     import matplotlib.pyplot as plt

@@ -43,7 +43,7 @@ def mean_dice(
 def boundary(
     mask: np.ndarray,  # bool (H, W)
 ) -> np.ndarray:       # bool (H, W)
-    "The object's own pixels with a side against the background; the image's border counts as background"
+    "Pixels of the mask with a side against the background; outside the image is background"
     m = np.pad(mask, 1)
     inner = m[:-2, 1:-1] & m[2:, 1:-1] & m[1:-1, :-2] & m[1:-1, 2:]
     return mask & ~inner
@@ -53,7 +53,7 @@ def boundary_distances(
     pred: np.ndarray,  # bool (H, W), not empty
     true: np.ndarray,  # bool (H, W), not empty
 ) -> np.ndarray:       # float (n,), pixels
-    "From each boundary pixel of either mask to the nearest one of the other"
+    "Distance from each boundary pixel of either mask to the nearest boundary pixel of the other"
     from scipy.ndimage import distance_transform_edt
     box = bounding_box(pred | true)
     p, t = boundary(pred)[box], boundary(true)[box]

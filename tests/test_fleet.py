@@ -3,6 +3,7 @@
 Short forms of it run always; SOAK=1 (`make soak`) kills ten times at random."""
 import json, os, random, re, shutil, subprocess, sys, tempfile, time
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from uuid import uuid4
 
@@ -34,11 +35,11 @@ def studio(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def photos(studio):
-    "A folder with subfolders, and a photo that is damaged"
+    "A folder with subfolders, and a photo that is damaged; many copies, where a job has to live through ten kills"
     folder = studio.parent/'photos'
-    for p in pairs(studio):
-        (folder/p.car).mkdir(parents=True, exist_ok=True)
-        shutil.copy(p.photo, folder/p.car/p.photo.name)
+    for branch, p in product('abcdefgh' if SOAK else 'a', pairs(studio)):
+        (folder/branch/p.car).mkdir(parents=True, exist_ok=True)
+        shutil.copy(p.photo, folder/branch/p.car/p.photo.name)
     damaged = sorted(folder.rglob('*.jpg'))[7]
     damaged.write_bytes(damaged.read_bytes()[:2000])
     return folder

@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # prediction with ONNX Runtime works without PyTorch
 
 # %% ../nbs/10_prediction.ipynb #fb4ad769
 def car_probability(
-    maps: np.ndarray,       # float32 (C, h, w) in [0, 1]: car, or else background and the other classes
+    maps: np.ndarray,       # float32 (C, h, w) in [0, 1]: the car alone, or background and classes
 ) -> np.ndarray:            # float32 (h, w)
     "The probability of the car, from one map or from several classes"
     return maps[0] if len(maps) == 1 else 1 - maps[0]
@@ -39,9 +39,9 @@ def car_probability(
 # %% ../nbs/10_prediction.ipynb #c0f1de02
 def expected_error(
     prob: np.ndarray,   # float (h, w) in [0, 1], of the car
-    threshold: float,   # above it is car
-) -> float:             # in [0, 1]; 1 where there is no car
-    "One minus the Dice score that a mask would have if its probabilities were right"
+    threshold: float,   # a pixel is car above it
+) -> float:             # in [0, 1]; 1 if there is no car
+    "One minus the Dice score that the mask would have if its probabilities were right"
     inside = prob[prob > threshold].sum(dtype=np.float64)
     total = prob.sum(dtype=np.float64) + (prob > threshold).sum()
     return float(1 - 2 * inside / total) if inside else 1.0
@@ -50,7 +50,7 @@ def expected_error(
 def detached(
     mask: np.ndarray,   # bool (h, w)
 ) -> float:             # in [0, 1)
-    "The share of a mask that lies outside its largest connected part"
+    "The share of a mask outside its largest connected part"
     from scipy.ndimage import label
     labels, n = label(mask)
     sizes = np.bincount(labels.ravel())[1:]
@@ -61,9 +61,9 @@ CONFIDENCE = 0.98, 0.68, 0.33 # fitted by benchmarks/confidence.py
 
 def estimated_dice(
     prob: np.ndarray,   # float (h, w) in [0, 1], of the car
-    threshold: float,   # above it is car
-) -> float:             # in [0, 1]; 0 where there is no car
-    "The expected Dice score of a mask, from its expected error and its detached parts"
+    threshold: float,   # a pixel is car above it
+) -> float:             # in [0, 1]; 0 if there is no car
+    "Estimate the Dice score of a mask from its expected error and its detached parts"
     k = math.ceil(math.sqrt(prob.size / 1e6))  # a million pixels of a larger map are enough
     prob = prob[::k, ::k]
     error, (a, b, c) = expected_error(prob, threshold), CONFIDENCE
@@ -75,24 +75,24 @@ def estimated_dice(
 @dataclass(repr=False)
 class Prediction:
     "The network's result for one photo"
-    small: np.ndarray               # float32 (C, h, w) in [0, 1]: car, or else background and the other classes
+    small: np.ndarray               # float32 (C, h, w) in [0, 1]: the car alone, or background and classes
     hw: tuple[int, int]             # height and width of the photo, pixels
-    scale: float                    # by which it was shrunk
+    scale: float                    # factor by which its sides were multiplied
     threshold: float = 0.5          # a pixel is car when its probability exceeds this
-    gaps: dict = field(default_factory=dict)    # by name: float32 (h, w), how far two predictions of the photo differ
+    gaps: dict = field(default_factory=dict)    # name: float32 (h, w), difference of two predictions of the photo
     refined: np.ndarray | None = None   # float32 (H, W), the probability after the CRF, if there was one
     limit: float | None = None      # a `confidence` below this is low; None: the model has no limit
-    photo: Any = None               # the photo as it was given: a file's name, not its pixels; None: unknown
+    photo: Any = None               # the photo as passed by the caller; of a file the name; None: unknown
 
     @property
     def probability(self) -> np.ndarray: # float32 (H, W) in [0, 1]
-        "Of the car"
+        "The probability of the car"
         if self.refined is not None: return self.refined
         return self._full(0) if len(self.small) == 1 else 1 - self._full(0)
 
     @property
     def mask(self) -> np.ndarray: # bool (H, W)
-        "Where the car is"
+        "The mask of the car"
         return self.probability > self.threshold
 
     @property
@@ -109,7 +109,7 @@ def _full(self: Prediction, i: int) -> np.ndarray: # float32 (H, W)
 # %% ../nbs/10_prediction.ipynb #06c86ce0
 @patch
 def _best_class(self: Prediction) -> np.ndarray: # uint8 (H, W), 1 or more
-    "The most probable class of each pixel, the background apart"
+    "The most probable class of each pixel, without the background"
     labels = np.ones(self.hw, np.uint8)
     if len(self.small) > 2:
         best = self._full(1)
@@ -122,7 +122,7 @@ def _best_class(self: Prediction) -> np.ndarray: # uint8 (H, W), 1 or more
 # %% ../nbs/10_prediction.ipynb #6d1d67a2
 @patch(as_prop=True)
 def confidence(self: Prediction) -> float: # in [0, 1]
-    "The expected Dice score"
+    "The estimated Dice score of the mask"
     return estimated_dice(car_probability(self.small), self.threshold)
 
 # %% ../nbs/10_prediction.ipynb #10d00003
@@ -154,7 +154,7 @@ def is_tensor(
 def as_rgb(
     photo: Any,     # uint8 (H, W) or (H, W, 1, 3 or 4); or tensor (1, 3 or 4, H, W), uint8 or float in [0, 1]
 ) -> np.ndarray:    # uint8 (H, W, 3), grey as RGB, transparent parts on white
-    "An array or a tensor as an RGB photo; raises `ValueError` for another kind"
+    "Convert an array or a tensor to an RGB photo; raises `ValueError` for other shapes and types"
     kind = f'{photo.dtype} {tuple(photo.shape)}'
     if is_tensor(photo):
         import torch
@@ -171,11 +171,11 @@ def as_rgb(
 # %% ../nbs/10_prediction.ipynb #f063acee
 def uncertainty_by_source(
     prob: np.ndarray,           # float32 (h, w) in [0, 1], of the car
-    threshold: float,           # above it is car
+    threshold: float,           # a pixel is car above it
     band: int = 4, /,           # pixels at the network's scale that count as the boundary
-    **gaps: np.ndarray,         # float32 (h, w) each, how far two predictions of the photo differ
-) -> dict[str, float]:          # `boundary`, `elsewhere` and the gaps, as shares of the car's area
-    "The share of the mask that the network itself expects to be wrong, by source"
+    **gaps: np.ndarray,         # float32 (h, w) each, difference of two predictions of the photo
+) -> dict[str, float]:          # `boundary`, `elsewhere` and the names of the gaps: shares of the car's area
+    "The share of the mask that is expected to be wrong, by source"
     from scipy.ndimage import maximum_filter, minimum_filter
     k = math.ceil(math.sqrt(prob.size / 1e6))  # a million pixels of a larger map are enough
     prob = prob[::k, ::k]
@@ -191,15 +191,15 @@ def uncertainty_by_source(
 # %% ../nbs/10_prediction.ipynb #526bbbd5
 @patch(as_prop=True)
 def uncertainty(self: Prediction) -> dict[str, float]: # shares of the car's area
-    "Where the network is uncertain"
+    "The share of the mask that is expected to be wrong, by source"
     return uncertainty_by_source(car_probability(self.small), self.threshold, **self.gaps)
 
 # %% ../nbs/10_prediction.ipynb #c3c458f6
 def resolve_crf(
     asked: CRF | bool | None,   # True: the checkpoint's or the default; False: none; None: the checkpoint's, if any
-    stored: dict,       # the checkpoint's parameters; empty: refinement does not pay for its network
-) -> CRF | None:         # None: none
-    "Which refinement to use; raises `PredictionError` if it is asked for and pydensecrf is missing"
+    stored: dict,       # the checkpoint's parameters; empty: refinement does not help its network
+) -> CRF | None:         # None: no refinement
+    "Choose the refinement; raises `PredictionError` if it is requested and pydensecrf is missing"
     if asked is False or asked is None and not stored: return None
     if find_spec('pydensecrf') is None:
         missing = "pydensecrf is not installed; pip install 'carvana-unet[crf]', or go without the CRF"
@@ -216,7 +216,7 @@ class Predictor:
         device: 'str | torch.device | None' = None,        # 'cpu', 'cuda', ...; None: a GPU if there is one
         scale: float | None = None,     # in [0.01, 1], of photos as large as in training; None: the checkpoint's
         threshold: float | None = None, # in (0, 1); None: the checkpoint's
-        tta: bool = False,              # also predict the flipped photo, and take the mean: twice the time
+        tta: bool = False,              # average with the prediction of the flipped photo; takes twice the time
         squares: bool | str = False,    # overlapping squares instead of the whole photo, blended; 'cut': hard-cut
         crf: CRF | bool | None = None,  # True: the checkpoint's or the default; False: none; None: the checkpoint's
         max_memory: float = 1.5,        # GB for a photo; a larger one is predicted in tiles
@@ -237,7 +237,7 @@ class Predictor:
 def scale_for(self: Predictor,
     hw: tuple[int, int],    # height and width of a photo, pixels
 ) -> float:                 # above 0
-    "What the photo's sides are multiplied by before it goes into the network"
+    "The factor from the size of a photo to that of the network's input"
     size = self.checkpoint.size or max(hw)
     times = min(max(max(hw), self.checkpoint.min_size or size), size) / max(hw)
     return self.scale * (1 if .8 < times < 1.25 else times)
@@ -247,15 +247,15 @@ class SmallPhoto(NamedTuple):
     "A photo at the scale of the network"
     photo: np.ndarray       # uint8 (h, w, 3)
     hw: tuple[int, int]     # height and width of the photo itself
-    scale: float            # what its sides were multiplied by
+    scale: float            # factor by which its sides were multiplied
     full: np.ndarray | None # uint8 (H, W, 3), for the CRF
-    given: Any = None       # the photo as it was given; the contents of an open file
+    given: Any = None       # the photo as passed by the caller; of an open file its contents
 
 # %% ../nbs/10_prediction.ipynb #f891480b
 def photo_source(
-    photo: object, # as a caller gives it
+    photo: object, # one of `PHOTO_TYPES`
 ) -> Any:          # a name, PIL image, array or tensor as it is; the contents of an open file as bytes
-    "What a photo is read from; raises `TypeError` for anything else"
+    "The source to read a photo from; raises `TypeError` for anything else"
     if isinstance(photo, (str, os.PathLike)): return Path(photo)
     if isinstance(photo, (bytes, bytearray, memoryview)): return bytes(photo)
     if isinstance(photo, (Image.Image, np.ndarray)) or is_tensor(photo): return photo
@@ -271,7 +271,7 @@ def photo_source(
 def read(self: Predictor,
     photo: object,  # one of `PHOTO_TYPES`
 ) -> SmallPhoto:
-    "Decode and shrink a photo; raises `PhotoError` for a damaged file, `TypeError` or `ValueError` for no photo"
+    "Decode and shrink a photo; raises `PhotoError` for a damaged file, `TypeError` or `ValueError` for anything else"
     def reduce(*hw): return 1 if self.crf else max([1, *(k for k in (2, 4, 8) if k * self.scale_for(hw) <= 1)])
     given = photo_source(photo)
     if isinstance(given, np.ndarray) or is_tensor(given):
@@ -288,8 +288,8 @@ OVERLAP, STEP = 512, 64  # of tiles, pixels at the network's scale; no network h
 
 def overlap_for(
     side: int,  # of the tiles, pixels at the network's scale
-) -> int:       # pixels that neighbours share
-    "Half as much for tiles that are too small for all of it"
+) -> int:       # pixels shared by neighbours
+    "The overlap of tiles: half as much if they are too small for the full overlap"
     return OVERLAP if side >= 2 * OVERLAP + 2 * STEP else OVERLAP // 2
 
 # %% ../nbs/10_prediction.ipynb #ff01cc8e
@@ -297,8 +297,8 @@ def overlap_for(
 def tile_side(self: Predictor,
     hw: tuple[int, int],        # height and width of the photo, pixels
     small_hw: tuple[int, int],  # the same at the network's scale
-) -> int | None:                # side of the tiles at the network's scale; None: the photo fits as a whole
-    "How large a part of the photo the memory allows; raises `PredictionError` if it is too small for any"
+) -> int | None:                # side of the tiles at the network's scale; None if the photo fits as a whole
+    "The largest tiles that fit into memory; raises `PredictionError` if not even the smallest do"
     left = self.max_memory * 1e9 - 8 * math.prod(hw)
     if self.engine.bytes_per_pixel * math.prod(small_hw) <= left: return None
     side, least = int(math.sqrt(max(left, 0) / self.engine.bytes_per_pixel)) // STEP * STEP, OVERLAP + 2 * STEP
@@ -311,8 +311,8 @@ def tile_side(self: Predictor,
 @patch
 def maps(self: Predictor,
     photo: np.ndarray,      # uint8 (h, w, 3) at the network's scale
-    side: int | None,       # of the tiles; None: whole, or squares if the predictor is to use them
-) -> tuple[np.ndarray, dict]: # float32 (C, h, w) in [0, 1]; where squares overlap: how far they differ, (h, w)
+    side: int | None,       # of the tiles; None: the whole photo, or squares if `self.squares`
+) -> tuple[np.ndarray, dict]: # float32 (C, h, w) in [0, 1]; difference of squares where they overlap, (h, w)
     "Probabilities of a photo of any size"
     h, w = photo.shape[:2]
     if side: return tiled(lambda box: self.engine(photo[box]), (h, w), side, overlap_for(side), STEP), {}
@@ -326,8 +326,8 @@ def maps(self: Predictor,
 def both_ways(self: Predictor,
     photo: np.ndarray,      # uint8 (h, w, 3) at the network's scale
     side: int | None,       # of the tiles, as for `maps`
-) -> tuple[np.ndarray, dict]: # float32 (C, h, w) in [0, 1]; gaps of `maps`, and `flip`: how far the two differ
-    "The mean of the maps of a photo and of its mirror image"
+) -> tuple[np.ndarray, dict]: # float32 (C, h, w) in [0, 1]; gaps of `maps`, and `flip`: difference of the two
+    "The mean of the maps of a photo and of the flipped photo"
     (maps, gaps), (flipped, more) = self.maps(photo, side), self.maps(photo[:, ::-1], side)
     flipped = flipped[..., ::-1]
     gaps = {k: (v + more[k][:, ::-1]) / 2 for k, v in gaps.items()}
@@ -368,7 +368,7 @@ def probability(self: Predictor,
 def mask(self: Predictor,
     photo: object,  # one of `PHOTO_TYPES`
 ) -> np.ndarray:  # bool (H, W), True on the car
-    "Where the car is; raises `PhotoError` if the file cannot be read"
+    "The mask of the car; raises `PhotoError` if the file cannot be read"
     return self.predict(photo).mask
 
 # %% ../nbs/10_prediction.ipynb #10d00009
@@ -376,7 +376,7 @@ def mask(self: Predictor,
 def classes(self: Predictor,
     photo: object,  # one of `PHOTO_TYPES`
 ) -> np.ndarray:  # uint8 (H, W), an index into `checkpoint.classes`
-    "What each pixel of the photo is; raises `PhotoError` if the file cannot be read"
+    "The class of each pixel of the photo; raises `PhotoError` if the file cannot be read"
     return self.predict(photo).classes
 
 # %% ../nbs/10_prediction.ipynb #ace660cb
@@ -385,8 +385,8 @@ def prefetched(
     items: Iterable,    # taken one by one, in the caller's thread
     ahead: int = 1,     # results that may wait for the caller
     workers: int = 1,   # threads
-) -> Iterator[tuple]:   # (item, result, or the exception that was raised), in order
-    "Apply `f` to items while the caller does something else"
+) -> Iterator[tuple]:   # (item, result or exception), in order
+    "Apply `f` to items in threads, a few items ahead of the caller"
     waiting = deque()
     with ThreadPoolExecutor(workers) as pool:
         def settled():
@@ -394,7 +394,7 @@ def prefetched(
             try: return item, future.result()
             except Exception as e: return item, e
             except KeyboardInterrupt: raise
-            except BaseException as e:  # a decoder's panic, or its exit
+            except BaseException as e:  # such as a panic in a decoder, or SystemExit
                 return item, RuntimeError(f'{type(e).__name__}: {e}')
         try:
             for item in items:
@@ -407,10 +407,10 @@ def prefetched(
 # %% ../nbs/10_prediction.ipynb #989af654
 @patch
 def stream(self: Predictor,
-    photos: Iterable,   # any of `PHOTO_TYPES`; a single one is a stream of one
-    workers: int = 1,   # threads that decode; a GPU keeps several busy
-) -> Iterator[tuple[object, Prediction | Exception]]: # photo, and its prediction or what was wrong with it
-    "Predict any number of photos, in order, in constant memory; a photo that fails does not stop the others"
+    photos: Iterable,   # each one of `PHOTO_TYPES`; or a single photo
+    workers: int = 1,   # decoding threads; a GPU needs several
+) -> Iterator[tuple[object, Prediction | Exception]]: # photo, and its prediction or the error
+    "Predict any number of photos, in order and in constant memory; an error in one does not stop the others"
     def infer(item):
         if isinstance(item[1], Exception): raise item[1]
         return self.infer(item[1])
@@ -420,9 +420,9 @@ def stream(self: Predictor,
 
 # %% ../nbs/10_prediction.ipynb #f46e1d71
 def evaluate(
-    predictor: Predictor,   # what to score
+    predictor: Predictor,   # to be scored
     items: list[Pair],      # photos with masks
-    progress: bool = False, # show a bar
+    progress: bool = False, # show a progress bar
 ) -> list[dict]:            # per photo: name, car, view, dice, boundary_error (px), confidence, seconds
     "Score every photo at its full size"
     from tqdm import tqdm

@@ -1,3 +1,3 @@
-from carvana_unet.cli import carvana_predict
+from carvana_unet.predict_command import carvana_predict
 
 if __name__ == '__main__': carvana_predict()

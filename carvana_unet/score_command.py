@@ -61,7 +61,8 @@ examples:
   %(prog)s MODEL.pth data --tta --crf --html score.html   what test-time augmentation and the CRF add
   %(prog)s SUBMISSION.csv train_masks.csv                 scores a submission instead of a model
   %(prog)s masks                                         what carvana-fleet wrote there: the masks to check first
-  %(prog)s data --folds 5 --audit 20 --html audit.html    trains 5 networks; lists the 20 labels most likely wrong""")
+  %(prog)s data --folds 5 --audit 20 --html audit.html    trains 5 networks; lists the 20 labels most likely wrong
+""")
     add_cars(p)
     add_ways(p.add_argument)
     return p

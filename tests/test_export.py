@@ -59,7 +59,7 @@ def test_both_engines_give_the_same_masks(options, classes, photo, tmp_path):
 
 
 def test_prediction_without_torch(photo, tmp_path):
-    code = "import sys; from carvana_unet.cli import carvana_predict; carvana_predict(sys.argv[1:]); assert 'torch' not in sys.modules"
+    code = "import sys; from carvana_unet.predict_command import carvana_predict; carvana_predict(sys.argv[1:]); assert 'torch' not in sys.modules"
     result = without_torch(code, '-i', photo, '-o', 'car_mask.png', cwd=tmp_path)
     assert result.returncode == 0 and '% car' in result.stdout, result.stderr
     mask = np.array(Image.open(tmp_path/'car_mask.png')) > 0
@@ -67,7 +67,7 @@ def test_prediction_without_torch(photo, tmp_path):
 
 
 def test_a_checkpoint_without_torch_is_one_line(photo, tmp_path):
-    code = "import sys; from carvana_unet.cli import carvana_predict; carvana_predict(sys.argv[1:])"
+    code = "import sys; from carvana_unet.predict_command import carvana_predict; carvana_predict(sys.argv[1:])"
     result = without_torch(code, '-i', photo, '-m', 'mine.pth', cwd=tmp_path)
     assert result.returncode and len(result.stderr.splitlines()) == 1 and 'mine.pth: needs PyTorch' in result.stderr
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 from PIL import Image
 
-from carvana_unet.cli import carvana_predict
+from carvana_unet.predict_command import carvana_predict
 from carvana_unet.carvana import Pair
 from carvana_unet.doctor import examine
 from carvana_unet.photos import PhotoError, decoders, image_size, open_image, read_classes, read_mask, read_photo, read_reduced

@@ -10,7 +10,7 @@ from PIL import EpsImagePlugin, Image, ImageCms, PngImagePlugin
 from carvana_unet import photos
 from carvana_unet.carvana import CarvanaError, pairs, read_cars
 from carvana_unet.doctor import carvana_doctor, check
-from carvana_unet.cli import carvana_predict, expand
+from carvana_unet.predict_command import carvana_predict, expand
 from carvana_unet.photos import PhotoError, decoders, image_size, list_photos, open_image, read_classes, read_mask, read_photo, read_reduced
 from carvana_unet.scoring import score_submission, true_masks
 from carvana_unet.studio import studio_photo, write_studio

@@ -17,7 +17,7 @@ HARNESS = '''
 import json, os, random, shutil, signal, sys, time
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from carvana_unet import cli
+from carvana_unet import predict_command
 import torch
 torch.set_num_threads(1)
 {work}
@@ -66,8 +66,8 @@ for _ in range(int(sys.argv[1])): check('a random moment', child(seconds=draw.un
 print(json.dumps([moment, kills, failed]))
 '''
 WORK = dict(
-    predict='''def work(out): cli.carvana_predict(['-i', 'photos', '-o', str(out/'masks'), '-m', 'tiny.pth', '--cpu', '--skip-existing'])''',
-    cutouts='''def work(out): cli.carvana_predict(['-i', 'photos', '-o', str(out/'cars'), '-f', 'cutout', '--spin', str(out/'car.html'), '-m', 'tiny.pth', '--cpu'])''',
+    predict='''def work(out): predict_command.carvana_predict(['-i', 'photos', '-o', str(out/'masks'), '-m', 'tiny.pth', '--cpu', '--skip-existing'])''',
+    cutouts='''def work(out): predict_command.carvana_predict(['-i', 'photos', '-o', str(out/'cars'), '-f', 'cutout', '--spin', str(out/'car.html'), '-m', 'tiny.pth', '--cpu'])''',
     submit='''
 from carvana_unet.submission import carvana_submit
 def work(out): carvana_submit(['photos', '-o', str(out/'rows.csv.gz'), '-m', 'tiny.pth', '--cpu'])''',

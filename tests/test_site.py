@@ -208,7 +208,7 @@ def test_no_result_is_lost_beside_an_image(notebooks):
 
 
 def test_the_page_of_the_commands_begins_with_all_of_them():
-    first = ''.join(json.loads((ROOT/'nbs/19_cli.ipynb').read_text(encoding='utf-8'))['cells'][1]['source'])
+    first = ''.join(json.loads((ROOT/'nbs/00_commands.ipynb').read_text(encoding='utf-8'))['cells'][1]['source'])
     assert {*re.findall(r'^\| `([\w-]+)', first, re.M)} == {*re.findall(r'([\w-]+)=carvana_unet', CONFIG.console_scripts)}
 
 

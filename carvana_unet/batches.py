@@ -480,7 +480,7 @@ class Scenes(ItemTransform):
         p: float = 0.45,        # share of composites, in [0, 1]
     ): self.hw, self.backgrounds, self.others, self.flip, self.p = hw, backgrounds, others, flip, p
 
-    def __getstate__(self): return self.__dict__ | dict(backgrounds=[], others=[])  # an exported learner only predicts and does not need them
+    def __getstate__(self): return self.__dict__ | dict(backgrounds=[], others=[])  # not needed to predict
 
     def encodes(self, xy):
         whole = _joined(*xy)

@@ -62,7 +62,7 @@ class Checkpoint:
     std: tuple = (0.229, 0.224, 0.225)      # then divided by
     threshold: float = 0.5                  # a pixel is car when its probability exceeds this, in (0, 1)
     classes: list = field(default_factory=lambda: ['background', 'car'])    # names of the classes
-    low_confidence: float | None = None     # below this confidence a person should check the mask, in [0, 1]; None: unknown
+    low_confidence: float | None = None     # below it a person should check the mask, in [0, 1]; None: unknown
     crf: dict = field(default_factory=dict) # arguments of `CRF` if refinement helps this model, else empty
     cars: list = field(default_factory=list)    # car ids it was trained on
     held_out: list = field(default_factory=list)    # car ids of its validation set; empty: unknown

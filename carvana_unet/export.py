@@ -100,7 +100,7 @@ def preprocess(
     rule: INT64[3],             # scale of the checkpoint times 2^30, its size and min_size (0: none)
     mean: FLOAT[3],             # of the training photos, in grey levels
     std: FLOAT[3],              # their standard deviation, in grey levels
-) -> tuple[FLOAT[1, 3, None, None], INT64[2], INT64[2], BOOL]: # input; size to enlarge to; size to crop to; was it enlarged?
+) -> tuple[FLOAT[1, 3, None, None], INT64[2], INT64[2], BOOL]: # input; size to enlarge to; size to crop to; enlarged?
     "Resize and normalise a photo"
     size = op.Gather(op.Shape(photo), [0, 1])
     longer = op.ReduceMax(size, keepdims=0)

@@ -334,7 +334,8 @@ def check_step(
         parts = f'{batch_size} in a batch, {accumulate} batches, {processes} processes'
         of = f' ({parts})' if step > batch_size else ''
         change = '--batch-size or --accumulate' if accumulate > 1 else '--batch-size'
-        raise SettingsError(f'one step takes {step} squares{of}, and there are {len(squares)} to train on; lower {change}')
+        raise SettingsError(f'one step takes {step} squares{of}, and there are {len(squares)} to train on; '
+                            f'lower {change}')
     need, what = step_bytes(arch, batch_size, side), f'{batch_size} squares of {side} pixels'
     if need is None:
         change = possible_changes(arch, batch_size, side, min(squares))
@@ -423,7 +424,7 @@ def check_ranges(
 # %% ../nbs/16_long_runs.ipynb #7b0e7677
 def split_for_training(
     folders: list,              # in Kaggle's layout; the first holds the validation cars
-    valid: str | Path | None,   # text file of validation cars; None: `valid_cars.txt` if it exists, else a tenth of the cars
+    valid: str | Path | None,   # text file of validation cars; None: `valid_cars.txt` or a tenth of the cars
     check: int = 40,            # at most this many photos choose the epoch
     seed: int = 0,              # chooses these photos and the tenth
 ) -> tuple[list[Pair], list[Pair]]: # photos to train on, photos to choose the epoch

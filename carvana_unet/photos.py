@@ -76,7 +76,7 @@ def list_photos(
     folder: str | Path,         # holds photos
     subfolders: bool = False,   # search them as well; links to folders are not followed
     suffixes: Sequence[str] = PICTURES, # of the files to list, in lower case
-    onerror: Callable[[PhotoError], object] | None = None,  # gets the error of a folder that cannot be opened; None: raise it
+    onerror: Callable[[PhotoError], object] | None = None,  # gets the error of an unreadable folder; None: raise
 ) -> list[Path]:                # sorted; may include folders, pipes and links with the suffix of an image
     "The photos in a folder; raises `PhotoError` if it cannot be opened"
     def failed(e):
@@ -208,7 +208,7 @@ def _lighter(
 def _decode_reduced(
     file: str | Path | bytes | BinaryIO,            # name or contents of a file
     reduce: int | Callable[[int, int], int] = 1,    # by how much to shrink a JPEG; may depend on H and W
-) -> tuple[Image.Image, tuple[int, int], int]:      # upright image, H and W of the whole photo (upright), factor by which it was reduced
+) -> tuple[Image.Image, tuple[int, int], int]:      # upright: image, H and W of the photo; factor of reduction
     "Decode a photo; a JPEG can be reduced while it is decoded"
     im, name = open_image(file, load=False), file_name(file)
     with decoding(name):

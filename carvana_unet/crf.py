@@ -49,18 +49,18 @@ def _check_crf(
 @dataclass(frozen=True)
 class CRF:
     "Parameters of the refinement; raises `CRFError` for impossible ones"
-    bilateral_sxy: float = 30       # how far apart pixels of similar colour attract each other, px
-    bilateral_srgb: float = 20      # how different similar colours may be, grey levels of 255
-    bilateral_compat: float = 10    # cost of different labels for them
-    gaussian_sxy: float = 20        # how far apart pixels of any colour attract each other, px
-    gaussian_compat: float = 3      # cost of different labels for them
-    iterations: int = 5             # of mean field
-    clip: float = 1e-5              # probabilities are kept this far from 0 and 1
-    low: float = 0                  # only pixels with a probability of at least this
-    high: float = 1                 # ... and at most this may change
-    radius: float = inf             # ... that lie this near to the boundary, px
-    contrast: float = 0             # ... where car and background differ by this in colour, grey levels of 255
-    scale: float = 1                # the photo's sides are multiplied by this before, in (0, 1]
+    bilateral_sxy: float = 30       # reach of the bilateral term, px
+    bilateral_srgb: float = 20      # colour difference that it tolerates, grey levels of 255
+    bilateral_compat: float = 10    # cost of different labels in it
+    gaussian_sxy: float = 20        # reach of the Gaussian term, px
+    gaussian_compat: float = 3      # cost of different labels in it
+    iterations: int = 5             # iterations of mean field
+    clip: float = 1e-5              # probabilities are clipped to this and one minus this
+    low: float = 0                  # lowest probability of pixels that may change
+    high: float = 1                 # highest probability of pixels that may change
+    radius: float = inf             # largest distance of such pixels to the boundary, px
+    contrast: float = 0             # least colour difference of car and background there, grey levels, 0 to 442
+    scale: float = 1                # factor for the sides of the photo before the CRF, in (0, 1]
 
     def __post_init__(self): _check_crf(self)
 
@@ -204,7 +204,7 @@ GRID = [[dict(bilateral_compat=v) for v in (0, 1, 2, 4)], [dict(bilateral_srgb=v
         [dict(contrast=v) for v in (0, 5, 20)], [dict(scale=v) for v in (.5, 1)]]
 
 # %% ../nbs/09_crf.ipynb #fc0111f6
-USEFUL = 2e-4   # of the mean Dice score
+USEFUL = 2e-4   # least useful gain in mean Dice score
 
 class Fit(NamedTuple):
     "The result of `fit_crf`"

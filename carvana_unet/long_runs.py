@@ -561,7 +561,7 @@ def finish_cycle(
 # %% ../nbs/16_long_runs.ipynb #2a68210f
 def run_cycle(
     learn: Learner,             # from `prepare`
-    ck: Checkpoint,             # to be filled
+    ck: Checkpoint,             # checkpoint to fill
     output: str | Path,         # file of the best epoch
     epochs: int,                # passes over all squares of all photos
     lr: float,                  # highest learning rate
@@ -640,8 +640,8 @@ def check_output(
 # %% ../nbs/16_long_runs.ipynb #16a00016
 def settings_of(
     folders: list[str],     # of the training
-    epochs: int,            # likewise
-    lr: float,              # likewise
+    epochs: int,            # passes over the photos
+    lr: float,              # highest learning rate
     **kwargs,               # for `prepare`
 ) -> dict:                  # of numbers and strings
     "The settings that determine the weights, in a normal form"

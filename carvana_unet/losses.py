@@ -54,7 +54,7 @@ class BCEDice(BatchLoss):
 
     def of_batch(self,
         logits: torch.Tensor,   # float32 (N, 1, H, W)
-        target: torch.Tensor,   # (N, H, W) or (N, 1, H, W) in [0, 1]; fractions at the boundary are welcome
+        target: torch.Tensor,   # (N, H, W) or (N, 1, H, W) in [0, 1]; may have fractions at the boundary
     ) -> torch.Tensor:          # scalar, at least 0
         "The loss of a batch"
         target = target.float().view(logits.shape)

@@ -604,7 +604,7 @@ def is_running(
 
 # %% ../nbs/00_photos.ipynb #f1ff3c1c
 def sweep(
-    folder: Path,   # is about to be written to
+    folder: Path,   # folder that is about to be written to
 ):
     "Remove the temporary files of killed processes from a folder; does nothing when called again"
     with _sweeping, suppress(OSError):
@@ -645,7 +645,7 @@ def write_whole(
 # %% ../nbs/00_photos.ipynb #e118010f
 def write_text(
     text: str,          # JSON, HTML
-    path: str | Path,   # to be written
+    path: str | Path,   # file to write
 ) -> Path:              # `path`
     "Write a text, whole or not at all; raises `PhotoError` if it cannot be written"
     return write_whole(lambda part: part.write_text(text, encoding='utf-8'), path)
@@ -659,7 +659,7 @@ _OPTIONS = dict(TIFF=dict(compression='tiff_deflate'), WEBP=dict(lossless=True),
                 JPEG=dict(quality=95, subsampling=0))
 
 def check_suffix(
-    path: str | Path,   # to be written
+    path: str | Path,   # file to write
     mode: str,          # Pillow's: L (mask), P (class numbers), RGB (photo), RGBA (cut-out), I;16 (probability)
 ) -> str:               # Pillow's name of the format
     "The format that a file name stands for; raises `PhotoError` if an image of this mode cannot be written in it"

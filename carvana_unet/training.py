@@ -110,8 +110,8 @@ def precision(
 
 # %% ../nbs/08_training.ipynb #8842df39
 def _libc(
-    function: str,  # name
-    *args: int,     # its arguments
+    function: str,  # name of the function
+    *args: int,     # arguments of the function
 ) -> int:           # its result; 0 if there is no such function
     "Call a function of the C library"
     try: return getattr(ctypes.CDLL(None), function)(*args)
@@ -192,12 +192,12 @@ def load_imagenet(
 
 # %% ../nbs/08_training.ipynb #b2f662f3
 def arch_of(
-    name: str,          # as for `new_net`
-    n_classes: int,     # likewise
-    width: int,         # likewise
-    depth: int,         # likewise
-    bilinear: bool,     # likewise
-    subpixel: int,      # likewise
+    name: str,          # `unet`, `efficientnet_lite0` or a backbone of torchvision
+    n_classes: int,     # logits per pixel
+    width: int,         # channels at full resolution
+    depth: int,         # how often the photo is halved
+    bilinear: bool,     # bilinear up-sampling; False: transposed convolutions
+    subpixel: int,      # pixels that the encoder takes as one, along a side
 ) -> dict:              # arguments of `build`
     "The description of a network, without the options that it does not have"
     own = dict(unet=dict(width=width, depth=depth, bilinear=bilinear),
@@ -258,8 +258,8 @@ def carvana_learner(
     n_out: int | None = None,           # logits per pixel; None: what the data needs
     loss_func: object = None,           # None: `BCEDice`, or `CrossEntropyDice` for several classes
     metrics: object = None,             # None: `FullSizeDice` if the masks are files
-    opt_func: Callable = adamw,         # as for fastai's Learner
-    splitter: Callable = encoder_and_rest,  # likewise
+    opt_func: Callable = adamw,         # optimizer, as for fastai's Learner
+    splitter: Callable = encoder_and_rest,  # network -> parameter groups
     cbs: object = None,                 # callbacks in addition to those for speed
     **kwargs,                           # for fastai's Learner
 ) -> Learner:

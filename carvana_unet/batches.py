@@ -100,13 +100,13 @@ def _decoder() -> str: # 64 hex digits
 
 def _key(
     file: str | Path,   # photo or mask
-    decode: Callable,   # one of the decoders above
+    decoder: Callable,  # one of the decoders above
     *how: float,        # its further arguments
 ) -> str:               # 32 hex digits
     "A name that changes whenever the decoded pixels could change"
     s = os.stat(file)
     stats = os.path.abspath(file), s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino
-    return hashlib.sha256(repr((_decoder(), decode.__name__, how, stats)).encode()).hexdigest()[:32]
+    return hashlib.sha256(repr((_decoder(), decoder.__name__, how, stats)).encode()).hexdigest()[:32]
 
 # %% ../nbs/07_batches.ipynb #4ebff8dd
 def forget_old(
@@ -164,13 +164,13 @@ def _keep(
 # %% ../nbs/07_batches.ipynb #d1a7c3e5
 def decoded(
     file: str | Path,   # photo or mask
-    decode: Callable,   # one of the decoders above
+    decoder: Callable,  # one of the decoders above
     *how: float,        # its further arguments: the scale first
 ) -> np.ndarray:        # uint8 (h, w[, 3]), memory-mapped
     "Decode a file at the first call and map it from the cache afterwards"
-    path = cache_folder()/f'{_key(file, decode, *how)}.npy'
+    path = cache_folder()/f'{_key(file, decoder, *how)}.npy'
     found = _hit(path)
-    return _keep(path, decode(file, *how)) if found is None else found
+    return _keep(path, decoder(file, *how)) if found is None else found
 
 # %% ../nbs/07_batches.ipynb #b07a0007
 class Reading(Transform):

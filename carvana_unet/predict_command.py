@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['STYLES', 'MODES', 'WRITERS', 'add_files', 'add_results', 'predict_parser', 'photos_in', 'split_pattern', 'fitting',
            'expand', 'mask_names', 'refuse_overwriting', 'outputs_for', 'check_suffixes', 'result_image',
-           'write_result', 'background', 'show', 'can_show', 'photo_line', 'masks_to_check', 'finish', 'with_progress',
-           'predict_photos', 'check_spin', 'jobs_for', 'style_of', 'pipes', 'predict_files', 'carvana_predict']
+           'write_result', 'background', 'show', 'can_show', 'photo_line', 'masks_to_check', 'finish_photo',
+           'with_progress', 'predict_photos', 'check_spin', 'jobs_for', 'style_of', 'pipes', 'predict_files',
+           'carvana_predict']
 
 # %% ../nbs/11_predict_command.ipynb #11c0a003
 import argparse, glob, os, sys, tempfile
@@ -271,7 +272,7 @@ def masks_to_check(
     return f"{len(unsure)} of {n} masks have low confidence; check {', '.join(names[:5])}{more}"
 
 # %% ../nbs/11_predict_command.ipynb #11c0a00b
-def finish(
+def finish_photo(
     item: tuple,    # (photo, output or None), (photo, its prediction or the exception that was raised)
     style: str = 'mask',    # one of `STYLES`
     turn: bool = False,     # is there a spin?
@@ -290,8 +291,8 @@ def finish(
 def with_progress(
     predictor: 'Predictor',               # finds the masks
     jobs: list[tuple[Path, Path | None]], # photo, and what to write; None: nothing
-    finish: Callable,                     # `finish` with its settings
-) -> Iterator[tuple]:   # photo; what `finish` returns, or the exception that was raised
+    finish: Callable,                     # `finish_photo` with its settings
+) -> Iterator[tuple]:   # photo; what `finish_photo` returns, or the exception that was raised
     "Predict and finish all photos with a progress bar, and print a line for each"
     from tqdm import tqdm
     from carvana_unet.prediction import prefetched
@@ -309,12 +310,12 @@ def predict_photos(
     jobs: list[tuple[Path, Path | None]], # photo, and what to write; None: nothing
     viz: bool = False,                    # show each?
     views: list | None = None,            # gets what is to turn in a spin
-    **options,                            # for `finish`
+    **options,                            # for `finish_photo`
 ) -> int: # how many photos failed
     "Predict all photos, and print which masks to check; no error of a photo stops the others"
     failed, unsure = 0, [] if len(jobs) >= 10 else None
     settings = dict(options, turn=views is not None, unsure=unsure)
-    for photo, result in with_progress(predictor, jobs, partial(finish, **settings)):
+    for photo, result in with_progress(predictor, jobs, partial(finish_photo, **settings)):
         if isinstance(result, Exception):
             failed += 1
             continue

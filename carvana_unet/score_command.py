@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['add_cars', 'add_ways', 'score_parser', 'chosen_cars', 'chosen_pairs', 'refuse_trained', 'refuse_faulty', 'held_out',
-           'score_model', 'score_file', 'score_folds', 'doubtful', 'check_results', 'is_fleet', 'has_masks',
+           'score_model', 'score_file', 'score_folds', 'doubtful', 'check_results', 'maybe_fleet', 'has_masks',
            'check_fleet', 'check_options', 'carvana_score']
 
 # %% ../nbs/16_score_command.ipynb #16c2b003
@@ -220,10 +220,10 @@ def check_results(
     if args.models: check_folder(args.models, '--models')
 
 # %% ../nbs/16_score_command.ipynb #2d67cd96
-def is_fleet(
+def maybe_fleet(
     folder: str,    # of the command line
 ) -> bool:
-    "Has `carvana-fleet` written this folder?"
+    "Did `carvana-fleet` write this folder? Any address, such as `s3://...`, is taken for one and not opened"
     return '://' in folder or Path(folder, 'fleet.json').is_file()
 
 # %% ../nbs/16_score_command.ipynb #16c2b016
@@ -231,7 +231,7 @@ def has_masks(
     model: str,     # of the command line
 ) -> bool:
     "Is it a submission or the folder of a fleet, and no model?"
-    return Path(model).suffix in ('.csv', '.gz') or is_fleet(model)
+    return Path(model).suffix in ('.csv', '.gz') or maybe_fleet(model)
 
 # %% ../nbs/16_score_command.ipynb #16c2b018
 def check_fleet(
@@ -271,7 +271,7 @@ def carvana_score(
     "Print the score of a model, a submission or a recipe on cars that were not trained on (`carvana-score`)"
     parser = score_parser()
     args, failed = parser.parse_intermixed_args(argv), []
-    if not (args.model or args.folds) and is_fleet(args.data): return check_fleet(parser, args)
+    if not (args.model or args.folds) and maybe_fleet(args.data): return check_fleet(parser, args)
     check_options(parser, args)
     kind = score_folds if args.folds else score_file if has_masks(args.model) else score_model
     scored, trained, items, mask_of = kind(args, failed)

@@ -13,7 +13,7 @@ from execnb.shell import CaptureShell
 from nbdev.config import get_config
 
 WIDTH = 76    # characters of a signature on one line; a longer one has a line for each parameter
-QUOTED = re.compile(r'(?<!\[)`([A-Za-z_][\w.]*)(\(\))?`')    # a name in backticks that is not a link yet
+QUOTED = re.compile(r'(?<!\[)`([A-Za-z][\w.]*)(\(\))?`')     # a public name in backticks that is not a link yet
 SETUP = re.compile(r'import |from \S+ import |plt\.rcParams|tmp = |os\.chdir')
 NUMBER = re.compile(r'[-+±]?[\d,]*\.?\d+( ± [\d.]+)?( ?(%|s|ms|h|min|px|kB|MB|MiB|GB|GiB))?|–|')
 FRAME = '''<iframe title="Mask explorer" loading="lazy" style="width: 100%%; height: 800px; border: 0" srcdoc="%s" onload="

@@ -681,12 +681,13 @@ def _place(
             r.device, r.held = dls.device, {file: x.contiguous().to(dls.device) for file, x in r.held.items()}
     else: dls.loaders = [dl.new(num_workers=min(8, os.cpu_count() or 1), pin_memory=True) for dl in dls.loaders]
 
-# %% ../nbs/07_batches.ipynb #80ea9981
+# %% ../nbs/07_batches.ipynb #80ea9982
 def _compose(dls, scenes):
     "Replace random squares by `Scenes`"
     dls.train.after_item.fs = dls.train.after_item.fs.filter(lambda t: not isinstance(t, (SquareCrop, Background)))
     dls.train.after_item.add(scenes)
 
+# %% ../nbs/07_batches.ipynb #80ea9981
 def dataloaders(
     train: list[Pair],                          # to train on
     valid: list[Pair],                          # to validate on, whole photos in order

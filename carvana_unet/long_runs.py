@@ -8,7 +8,7 @@ __all__ = ['RANGES', 'KeepBest', 'StopAtNaN', 'noted_signals', 'Stopped', 'KeepS
            'check_step', 'Accumulate', 'local_device', 'share', 'loaded_net', 'as_folders', 'check_ranges',
            'split_for_training', 'check_data', 'check_depth', 'check_net', 'prepare', 'lowest_confidence',
            'finish_cycle', 'run_cycle', 'finished', 'refuse_other', 'best_so_far', 'check_output', 'settings_of',
-           'with_less_memory', 'resume_from', 'train']
+           'with_less_memory', 'resume_from', 'already_finished', 'train']
 
 # %% ../nbs/16_long_runs.ipynb #16a00004
 import gc, inspect, os, random, shlex, signal, sys, threading, time
@@ -452,6 +452,7 @@ def check_data(
         faults = [f for f in quick_check(folder, classes=several, allow_empty=allow_empty) if f.fault]
         if faults: raise CarvanaError(f'{faults[0]} (carvana-doctor {folder} checks all files)')
 
+# %% ../nbs/16_long_runs.ipynb #ce28e561
 def check_depth(
     depth: int | None,          # as requested
     start: Checkpoint | None,   # to start from
@@ -684,6 +685,23 @@ def resume_from(
     keep.state = state
     return batches
 
+# %% ../nbs/16_long_runs.ipynb #c9eacf41
+def already_finished(
+    path: Path,         # of the state file
+    output: str | Path, # of the training
+    settings: dict,     # of the training
+    resume: bool,       # continue what was left unfinished
+) -> Checkpoint | None: # None if there is something to train
+    "The checkpoint of a training to resume, if it is finished; raises `SettingsError` for leftovers of another one"
+    if path.exists():
+        if resume: return
+        raise SettingsError(f'{path}: a training that is not finished; '
+                            'resume it with --resume, or delete this file to start over')
+    if not resume: return
+    if ck := finished(output, settings): print(f'{Path(output).name}: this training is finished')
+    else: refuse_other(output, settings)
+    return ck
+
 # %% ../nbs/16_long_runs.ipynb #ac59f97a
 @delegates(prepare)
 def train(
@@ -699,14 +717,7 @@ def train(
     path, folders = check_output(output, kwargs.get('load'), tensorboard), as_folders(folders)
     settings = settings_of(folders, epochs, lr, **kwargs)
     batches = dict(batch_size=kwargs.pop('batch_size', 8), accumulate=kwargs.pop('accumulate', 1))
-    if path.exists() and not resume:
-        raise SettingsError(f'{path}: a training that is not finished; '
-                            'resume it with --resume, or delete this file to start over')
-    if resume and not path.exists():
-        if ck := finished(output, settings):
-            print(f'{Path(output).name}: this training is finished')
-            return ck
-        refuse_other(output, settings)
+    if ck := already_finished(path, output, settings, resume): return ck
     while True:
         keep = KeepState(path, settings, batches)
         batches = resume_from(keep, batches, output)

@@ -41,12 +41,9 @@ from .unet import EncoderUNet, UNet, autocast, check_arch, fastai_unet, has_bf16
 # %% ../nbs/08_training.ipynb #b724c370
 class FullSizeDice(Metric):
     "Mean Dice score per photo (and per class without the background) at full size, over a validation set in its order"
-    def __init__(self): self.reset()
+    name = 'dice'   # of its column in the table
 
-    @property
-    def name(self) -> str:
-        "Its column in the table"
-        return 'dice'
+    def __init__(self): self.reset()
 
     @property
     def value(self) -> float | None: # in [0, 1]; None if no photo was scored

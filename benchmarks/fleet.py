@@ -3,11 +3,14 @@
     python benchmarks/fleet.py [--photos 200] [--many 2000] [--model MODEL.pth] [-o benchmarks/results/fleet.json]
 
 The commands take turns, `--rounds` times. The rate is that of the masks written after the first tenth, so neither the start
-of Ray nor that of PyTorch counts; the seconds of the whole command are given, too. `--many` photos of 480x320, hard links
-to a few, then go through one fleet: the memory (PSS) of the command and of its workers, at a quarter and at the end."""
+of Ray nor that of PyTorch counts; the seconds of the whole command are given, too. One core then does all but the network
+of some of the photos, in CPU seconds a photo: what a machine has to do beside its GPUs. `--many` photos of 480x320, hard links
+to a few, go through one fleet: the memory (USS, without what processes share) of the command and of a worker, as
+the median over each tenth of the photos. `--photos 0` and `--many 0` leave a part as it is in the output file."""
 import argparse, json, os, shlex, subprocess, sys, tempfile, time
 from datetime import date
 from pathlib import Path
+from statistics import fmean, median
 
 import psutil
 from PIL import Image
@@ -43,15 +46,36 @@ def run(words, env, watch=None):
     return time.perf_counter() - start
 
 
+def beside_the_network(folder, model, n=20):
+    "CPU seconds a photo: reading (decoding, shrinking), and writing (enlarging, run lengths, mask file)"
+    import torch
+    from carvana_unet.photos import write_mask
+    from carvana_unet.prediction import Predictor
+    from carvana_unet.submission import encode
+    torch.set_num_threads(1)
+    predictor, reading, writing = Predictor(model, 'cpu'), 0, 0
+    for p in sorted(folder.iterdir())[:n]:
+        start = time.process_time()
+        small = predictor.read(p)
+        reading += time.process_time() - start
+        found = predictor.infer(small)
+        start = time.process_time()
+        mask = found.mask
+        write_mask(mask, folder.with_name('mask.png'))
+        encode(mask), found.confidence
+        writing += time.process_time() - start
+    return dict(reading=reading / n, writing=writing / n)
+
+
 def memory(pid):
-    "PSS in MB of the command, and of the worker that has most"
+    "USS in MB of the command, and the mean of its workers"
     me = psutil.Process(pid)
     workers = [p for p in me.children(recursive=True) if 'MapWorker' in ' '.join(p.cmdline())]
-    return [p and p.memory_full_info().pss / 1e6 for p in (me, max(workers, key=lambda p: p.memory_info().rss, default=None))]
+    return [p and fmean(each.memory_full_info().uss for each in p) / 1e6 for p in ([me], workers)]
 
 
 def compare(folder, args, env):
-    "A row for each command"
+    "A row for each command, and what they do beside the network"
     draw(photos := folder/'photos', args.photos, (1280, 1918))
     found = {name: dict(name=name, seconds=[], rate=[]) for name in ('carvana-predict', 'carvana-fleet')}
     for i in range(args.rounds):
@@ -61,11 +85,14 @@ def compare(folder, args, env):
             row['seconds'].append(run([BIN/name, '-m', args.model, *words], env))
             row['rate'].append(rate(out))
             print(f"{name}: {row['rate'][-1]:.3f} photos a second, {row['seconds'][-1]:.0f} s in all", flush=True)
-    return list(found.values())
+    predict, fleet = (sum(row['rate']) for row in found.values())
+    print(f'carvana-fleet at {fleet / predict:.2f} of carvana-predict', flush=True)
+    return dict(data=f'{args.photos} studio photos of 1918x1280', ratio=fleet / predict, rows=list(found.values()),
+                host=beside_the_network(photos, args.model))
 
 
 def grow(folder, args, env):
-    "Memory when a quarter of many photos is done, and at the end"
+    "Memory over each tenth of many photos"
     draw(photos := folder/'many', args.many, (320, 480))
     samples = []
 
@@ -75,10 +102,11 @@ def grow(folder, args, env):
 
     seconds = run([BIN/'carvana-fleet', '-m', args.model, photos, folder/'out'], env, watch)
     samples = [s for s in samples if s[2]]
-    at = lambda share: next(s for s in samples if s[0] >= share * args.many)
-    quarter, end = at(.25), max(samples)
-    print(f'{args.many} photos: command {quarter[1]:.0f}, then {end[1]:.0f} MB; worker {quarter[2]:.0f}, then {end[2]:.0f} MB', flush=True)
-    return dict(photos=args.many, seconds=seconds, quarter=quarter, end=end)
+    part = lambda i: [s[1:] for s in samples if i <= 10 * s[0] / args.many <= i + 1]
+    tenths = [[median(column) for column in zip(*part(i))] for i in range(10)]
+    quarter, end = tenths[2], tenths[9]
+    print(f'{args.many} photos: command {quarter[0]:.0f}, then {end[0]:.0f} MB; worker {quarter[1]:.0f}, then {end[1]:.0f} MB', flush=True)
+    return dict(photos=args.many, seconds=seconds, tenths=tenths)
 
 
 def main():
@@ -91,13 +119,13 @@ def main():
     args = p.parse_args()
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory(prefix='ray', ignore_cleanup_errors=True) as logs:
         env = os.environ | dict(RAY_TMPDIR=logs)
-        rows = compare(Path(folder), args, env)
-        many = grow(Path(folder), args, env) if args.many else None
-    predict, fleet = (sum(row['rate']) for row in rows)
-    found = dict(date=str(date.today()), machine=f'{os.cpu_count()} cores, load {os.getloadavg()[2]:.1f}', data=f'{args.photos} studio photos of 1918x1280',
-                 command=shlex.join(['python', 'benchmarks/fleet.py', *sys.argv[1:]]), ratio=fleet / predict, rows=rows, many=many)
-    print(f'carvana-fleet at {found["ratio"]:.2f} of carvana-predict')
-    if args.output: args.output.write_text(json.dumps(found, indent=1) + '\n')
+        found = compare(Path(folder), args, env) if args.photos else {}
+        if args.many: found['many'] = grow(Path(folder), args, env)
+    found |= dict(date=str(date.today()), machine=f'{os.cpu_count()} cores, load {os.getloadavg()[2]:.1f}', cores=os.cpu_count(),
+                  command='python benchmarks/fleet.py -o benchmarks/results/fleet.json')
+    if not args.output: return
+    before = json.loads(args.output.read_text()) if args.output.exists() else {}
+    args.output.write_text(json.dumps(before | found, indent=1) + '\n')
 
 
 if __name__ == '__main__': main()

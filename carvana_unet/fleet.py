@@ -20,7 +20,7 @@ from fastcore.basics import patch
 from tqdm import tqdm
 from .carvana import CarvanaError, Pair, car_view, read_lines
 from .commands import Parser, add_model, command, model_options, named
-from .photos import (PICTURES, is_ignored, list_photos, read_photo, write_classes, write_mask, write_photo,
+from .photos import (IMAGE_SUFFIXES, is_ignored, list_photos, read_photo, write_classes, write_mask, write_photo,
                                  write_text, write_whole)
 from .submission import decode, encode, made_with, photo_error
 if TYPE_CHECKING:  # a command imports what takes long when it knows what it is to do
@@ -53,7 +53,7 @@ def below(
     local = 'file' in fs.protocol
     paths = map(str, list_photos(root, subfolders=True)) if local else fs.find(root)
     names = [posixpath.relpath(p, root or '.') for p in paths]
-    wanted = lambda n: n.lower().endswith(tuple(PICTURES)) and not any(map(is_ignored, n.split('/')))
+    wanted = lambda n: n.lower().endswith(tuple(IMAGE_SUFFIXES)) and not any(map(is_ignored, n.split('/')))
     return [n for n in names if local or wanted(n)]
 
 # %% ../nbs/18_fleet.ipynb #f1ee1802

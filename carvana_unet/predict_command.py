@@ -96,7 +96,7 @@ def fitting(
     faults: list[str] | None = None,    # gets a line for each folder that cannot be opened
 ) -> list[tuple[Path, Path]]: # photos with their places
     "The files that a pattern matches, without hidden ones and what is named `*_OUT`"
-    from carvana_unet.photos import PICTURES, is_ignored, open_error
+    from carvana_unet.photos import IMAGE_SUFFIXES, is_ignored, open_error
     root, rest = split_pattern(pattern)
     below = lambda parts: glob.glob(os.path.join(*parts), root_dir=root, recursive=True) if parts else ['.']
     for folder in sorted({root/f for n in range(len(rest)) for f in below(rest[:n]) if os.path.isdir(root/f)}):
@@ -105,7 +105,7 @@ def fitting(
             if faults is not None: faults.append(str(open_error(folder, e)))
     files = below(rest) or below([part.replace('[', '[[]') for part in rest])  # else the brackets are meant
     wanted = lambda p: not any(map(is_ignored, p.parts)) and not p.stem.endswith('_OUT') and (
-        p.suffix.lower() in PICTURES or not os.path.isdir(root/p))
+        p.suffix.lower() in IMAGE_SUFFIXES or not os.path.isdir(root/p))
     return [(root/p, p) for p in sorted(map(Path, files)) if wanted(p)]
 
 # %% ../nbs/11_predict_command.ipynb #11c0a008
@@ -155,8 +155,8 @@ def outputs_for(
     read: list[Path] | None = None,   # what else this call reads
 ) -> list[Path]: # one mask for each photo
     "Where the masks are written; a single name without an image's suffix is a folder"
-    from carvana_unet.photos import PICTURES
-    several = len(photos) > 1 and given and given[0].suffix.lower() not in PICTURES
+    from carvana_unet.photos import IMAGE_SUFFIXES
+    several = len(photos) > 1 and given and given[0].suffix.lower() not in IMAGE_SUFFIXES
     folder = given[0] if given and len(given) == 1 and (given[0].is_dir() or not given[0].suffix or several) else None
     beside = [folder/place if folder else photo for photo, place in photos]
     outputs = given if given and not folder else mask_names(beside)

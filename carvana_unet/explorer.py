@@ -84,7 +84,7 @@ def fleet_photos(
     place, images = Path(settings['photos']), folder/f"{settings['style']}s"
     if not place.is_dir():
         raise ExplorerError(f'{folder}: its photos are in {place}, which is no folder here; '
-                            'fleet.training_folder copies the first ones')
+                            'fleet.training_folder copies those that you name')
     return [PhotoFile(place/r['name'], images/f"{r['name']}.png") for r in worst_first(folder, n)]
 
 # %% ../nbs/14_explorer.ipynb #84205890

@@ -40,8 +40,12 @@ def test_the_shipped_file_is_the_shipped_checkpoint():
     ck, engine = load_checkpoint(find_model('MODEL.pth')), OnnxEngine(find_model('MODEL.onnx'))
     said = engine.session.get_modelmeta().custom_metadata_map
     assert said == describe(ck), 'MODEL.onnx is older than MODEL.pth: write it again with carvana-export'
-    pixels = studio_photo(10_001, 2, size=(320, 480))[0]
-    assert np.abs(engine(pixels) - TorchEngine(ck, 'cpu', torch.float32)(pixels)).max() < 1e-3
+    pixels = studio_photo(10_001, 2, size=(640, 959))[0]
+    predictor = Predictor(ck, device='cpu')
+    predictor.engine = TorchEngine(ck, 'cpu', torch.float32)
+    assert np.abs(engine(pixels) - predictor.engine(pixels)).max() < 1e-4
+    resized, = engine.session.run(['probability'], dict(photo=pixels))  # by the graph itself
+    assert np.abs(resized - predictor.probability(pixels)).max() < 1e-4
 
 
 @pytest.mark.parametrize('options', [{}, dict(tta=True, squares=True), dict(max_memory=.2)], ids=['whole', 'squares', 'tiles'])

@@ -20,8 +20,8 @@ from fastcore.basics import patch
 from tqdm import tqdm
 from .carvana import CarvanaError, Pair, car_view, read_lines
 from .commands import Parser, add_model, command, model_options, named
-from .photos import (IMAGE_SUFFIXES, is_ignored, list_photos, read_photo, write_classes, write_mask, write_photo,
-                                 write_text, write_whole)
+from .photos import (IMAGE_SUFFIXES, is_ignored, list_photos, read_photo, write_classes, write_mask,
+                                 write_photo, write_text, write_whole)
 from .submission import decode, encode, made_with, photo_error
 if TYPE_CHECKING:  # a command imports what takes long when it knows what it is to do
     import pyarrow as pa

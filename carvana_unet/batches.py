@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from fastai.data.all import (DataBlock, DataLoaders, Datasets, IntToFloatTensor, ItemTransform, TfmdDL, Transform,
                              TransformBlock)
-from fastai.torch_core import default_device, set_seed
+from fastai.torch_core import default_device, defaults, set_seed
 from fastai.vision.all import Brightness, Contrast, Hue, Rotate, Saturation, TensorImage, TensorMask, Zoom
 from fastcore.basics import patch
 from PIL import Image
@@ -679,7 +679,7 @@ def _place(
     if resident and size < torch.cuda.mem_get_info(dls.device)[0] / 2:
         for r in readings:
             r.device, r.held = dls.device, {file: x.contiguous().to(dls.device) for file, x in r.held.items()}
-    else: dls.loaders = [dl.new(num_workers=min(8, os.cpu_count() or 1), pin_memory=True) for dl in dls.loaders]
+    else: dls.loaders = [dl.new(num_workers=defaults.cpus, pin_memory=True) for dl in dls.loaders]
 
 # %% ../nbs/07_batches.ipynb #80ea9982
 def _compose(dls, scenes):

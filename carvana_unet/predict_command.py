@@ -182,7 +182,7 @@ def check_suffixes(
 # %% ../nbs/11_predict_command.ipynb #12476c8b
 def result_image(
     found: 'Prediction',        # of the photo
-    photo: 'Path | np.ndarray', # image file, or uint8 (H, W, 3)
+    photo: 'Path | bytes | np.ndarray', # image file, its contents, or uint8 (H, W, 3)
     style: str,                 # one of `STYLES`
     background: 'tuple | np.ndarray' = (255, 255, 255), # RGB colour or uint8 (H, W, 3) photo, for 'background'
     shadow: bool = False,       # keep the car's shadow on it?
@@ -192,7 +192,7 @@ def result_image(
     if style == 'probability': return found.probability
     from carvana_unet.cutouts import cut_out, on_background, soft_alpha
     from carvana_unet.photos import overlay, read_photo
-    pixels = read_photo(photo) if isinstance(photo, (str, Path)) else photo
+    pixels = read_photo(photo) if isinstance(photo, (str, Path, bytes)) else photo
     if style == 'overlay': return overlay(pixels, found.mask)
     alpha = soft_alpha(found.probability, found.threshold)
     return cut_out(pixels, alpha) if style == 'cutout' else on_background(pixels, alpha, background, shadow)

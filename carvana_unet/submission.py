@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['HEADER', 'RLEError', 'encode', 'edges', 'decode', 'SubmissionError', 'read_rows', 'expected_names', 'check_output',
-           'photo_error', 'one_by_one', 'write_part', 'finished_rows', 'merge_csvs', 'verify', 'record', 'finish',
-           'already_done', 'submit', 'submit_parser', 'made_with', 'carvana_submit']
+           'photo_error', 'one_by_one', 'write_part', 'differences', 'finished_rows', 'merge_csvs', 'verify', 'record',
+           'finish', 'already_done', 'submit', 'submit_parser', 'made_with', 'carvana_submit']
 
 # %% ../nbs/12_submission.ipynb #2393ec0e
 import gzip, hashlib, json, math, os, shutil, warnings, zlib
@@ -190,6 +190,14 @@ def write_part(
             if bar is not None: bar.update()
     return failed
 
+# %% ../nbs/12_submission.ipynb #feb3b4e0
+def differences(
+    old: dict,  # settings of an earlier run
+    new: dict,  # and of this one
+) -> str:       # '' if they are the same
+    "Which settings of two runs differ, for a message"
+    return '; '.join(f'{k} {old.get(k)}, now {new.get(k)}' for k in old | new if old.get(k) != new.get(k))
+
 # %% ../nbs/12_submission.ipynb #feb3b4d7
 def _belongs(
     head: bytes,      # first line of a part
@@ -200,9 +208,7 @@ def _belongs(
     if not head.endswith(b'\n'): return False
     try: begun = dict(json.loads(head))
     except (ValueError, TypeError): return False
-    keys = [k for k in {**begun, **made_with} if begun.get(k) != made_with.get(k)]
-    if not keys: return True
-    differ = '; '.join(f'{k} {begun.get(k)}, now {made_with.get(k)}' for k in keys)
+    if not (differ := differences(begun, made_with)): return True
     raise SubmissionError(f"{parts}: was begun with another run's settings ({differ}); "
                           'use those, choose another --output, or remove that folder')
 

@@ -124,7 +124,7 @@ def _missing_views(
 # %% ../nbs/15_doctor.ipynb #3e6ce4ff
 def _shape_findings(
     mask: np.ndarray,   # bool (H, W)
-    notes: dict,        # kind: what, of `Reading`
+    notes: dict,        # kind: what, of `MaskReading`
     classes: bool,      # it holds class numbers
 ) -> dict:              # kind: what
     "The notes, and what is odd about where the mask lies"

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CAUSES', 'IMAGE_SUFFIXES', 'LEFT_BESIDE', 'FORMATS', 'TURNS', 'UNCLEAR', 'HOST', 'KINDS', 'COLOURS', 'PhotoError',
            'open_error', 'brief', 'is_ignored', 'check_file', 'list_photos', 'decoders', 'decoding', 'file_name',
-           'is_heic', 'open_image', 'image_size', 'orientation', 'read_reduced', 'read_photo', 'Reading', 'Unclear',
+           'is_heic', 'open_image', 'image_size', 'orientation', 'read_reduced', 'read_photo', 'MaskReading', 'Unclear',
            'reading', 'read_mask', 'is_running', 'sweep', 'replacing', 'write_whole', 'write_text', 'check_suffix',
            'write_mask', 'write_photo', 'write_classes', 'class_numbers', 'read_classes', 'write_probability',
            'bounding_box', 'overlay', 'show_mask', 'compare']
@@ -373,7 +373,7 @@ def _between(
     return 'soft' if len(levels) > 16 and .9 < rise / (span * edge) < 1.25 else ''
 
 # %% ../nbs/00_photos.ipynb #e2ecc174
-class Reading(NamedTuple):
+class MaskReading(NamedTuple):
     "What a mask file holds, and how it was read"
     mask: np.ndarray    # bool (H, W), True on the car
     notes: dict         # kind of finding, as in [carvana](02_carvana.ipynb), -> its description
@@ -391,23 +391,24 @@ class Unclear(ValueError):
 def _two_levels(
     x: np.ndarray,      # (H, W): light from dark, or opaque from transparent
     jpeg: bool = False, # was a JPEG
-) -> Reading:
+) -> MaskReading:
     "The lighter half is car; raises `Unclear` if there are more levels than two"
     levels, count = _levels(x)
     low, high = float(levels[0]), float(levels[-1])
     if jpeg and high <= 64:
         if low < high and _solid(x > high / 2):
             raise Unclear('mask', f'is a JPEG of the dark values {low:g} to {high:g}')
-        return Reading(np.zeros(x.shape, bool), {})
+        return MaskReading(np.zeros(x.shape, bool), {})
     if low >= .875 * high and not (len(levels) == 2 and _solid(x == high)):
-        return Reading(np.full(x.shape, high > 0), {})
+        return MaskReading(np.full(x.shape, high > 0), {})
     low, high = _peaks(levels, count)
     mask = x > (low + high) / 2
-    if len(levels) == 2: return Reading(mask, {})
+    if len(levels) == 2: return MaskReading(mask, {})
     kind = _between(x, low, high)
     if not kind: raise Unclear('mask', f'has the levels {_some(levels)} over large parts, not two')
-    if jpeg or kind == 'noise': return Reading(mask, dict(noise=f'has {len(levels)} grey levels, as JPEG leaves them'))
-    return Reading(mask, dict(soft=f'is anti-aliased, with {len(levels)} grey levels'))
+    if jpeg or kind == 'noise':
+        return MaskReading(mask, dict(noise=f'has {len(levels)} grey levels, as JPEG leaves them'))
+    return MaskReading(mask, dict(soft=f'is anti-aliased, with {len(levels)} grey levels'))
 
 # %% ../nbs/00_photos.ipynb #27b9c6e4
 def _alpha(
@@ -477,24 +478,24 @@ def _without_void(
 def _classes(
     x: np.ndarray,          # (H, W): class numbers
     background: int = 0,    # its number
-) -> Reading:
+) -> MaskReading:
     "All numbers but the background's are car; raises `Unclear` if nearly the whole image would be car"
     mask, levels = x != background, _levels(x)[0]
     rim = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
     if mask.mean() > .5 and rim.mean() > .9:
         raise Unclear('numbers', f'holds the numbers {_some(levels)}, and hardly any {background}')
-    return Reading(mask, dict(classes=f'holds the numbers {_some(levels)}'))
+    return MaskReading(mask, dict(classes=f'holds the numbers {_some(levels)}'))
 
 # %% ../nbs/00_photos.ipynb #c1a86e35
 def _grey(
     x: np.ndarray,  # (H, W): grey values of any depth, or class numbers
-) -> Reading:
+) -> MaskReading:
     "In numbers below 64, everything but 0 is car; in grey values, the lighter half is car"
     x, notes = _without_void(x)
     levels, _ = _levels(x)
     if len(levels) < 2 or levels[-1] > 63 or (levels % 1).any(): found = _two_levels(x)
     elif levels[0] > 0: raise Unclear('numbers', f'holds the numbers {_some(levels)} and no 0')
-    elif len(levels) == 2: found = Reading(x > 0, dict(dark=f'has the values {_some(levels)}'))
+    elif len(levels) == 2: found = MaskReading(x > 0, dict(dark=f'has the values {_some(levels)}'))
     elif not _solid(x > 0): raise Unclear('mask', f'holds the numbers {_some(levels)} in specks')
     elif len(levels) > 8 and _between(x, 0, levels[-1]): found = _two_levels(x)
     else: found = _classes(x)
@@ -533,7 +534,7 @@ def _ungif(
 def _indexed(
     x: np.ndarray,          # (H, W): palette indexes
     palette: np.ndarray,    # uint8 (n, 3)
-) -> Reading:
+) -> MaskReading:
     "Every index but 0 is car, or of two indexes the one that is not black"
     levels, _ = _levels(x)
     black = levels[~palette[levels].any(axis=1)]
@@ -543,12 +544,12 @@ def _indexed(
     else:
         raise Unclear('numbers', f'has the palette numbers {_some(levels)}, and neither 0 nor black is clearly '
                                  'the background')
-    return _classes(x, background) if len(levels) > 2 else Reading(x != background, {})
+    return _classes(x, background) if len(levels) > 2 else MaskReading(x != background, {})
 
 # %% ../nbs/00_photos.ipynb #c126c61c
 def _palette(
     im: Image.Image,    # mode P
-) -> Reading:
+) -> MaskReading:
     "In different greys the lighter half is car; in colours every index but the background's"
     palette, levels, grey = _colours(im)
     x, notes = _without_void(np.asarray(im), 254) if len(levels) > 2 else (np.asarray(im), {})
@@ -566,7 +567,7 @@ def _palette(
 # %% ../nbs/00_photos.ipynb #f7d84a20
 def reading(
     im: Image.Image,    # a mask as it was opened, any mode
-) -> Reading:
+) -> MaskReading:
     "Which pixels of a mask are car, and what was found on the way; raises `Unclear` if the mask does not tell"
     if im.mode == 'LAB': raise Unclear('mask', 'is stored as LAB')
     alpha, jpeg = _alpha(im), im.format in ('JPEG', 'MPO')
@@ -716,7 +717,7 @@ def write_classes(
 # %% ../nbs/00_photos.ipynb #5d07e3c6
 def class_numbers(
     im: Image.Image,    # a mask as it was opened
-) -> tuple[np.ndarray, dict]:   # uint8 (H, W); notes as in `Reading`
+) -> tuple[np.ndarray, dict]:   # uint8 (H, W); notes as in `MaskReading`
     "The class numbers in a mask, 0 for ignored pixels; raises `Unclear` if it holds none"
     if im.mode not in ('P', '1') and _alpha(im) is not None or im.format in ('JPEG', 'MPO') or im.mode in ('F', 'LAB'):
         raise Unclear('mask', f'is an image of mode {im.mode}, not of class numbers')

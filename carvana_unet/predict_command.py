@@ -6,17 +6,17 @@
 __all__ = ['STYLES', 'MODES', 'WRITERS', 'add_files', 'add_results', 'predict_parser', 'photos_in', 'split_pattern', 'fitting',
            'expand', 'mask_names', 'refuse_overwriting', 'outputs_for', 'check_suffixes', 'result_image',
            'write_result', 'background', 'show', 'can_show', 'photo_line', 'masks_to_check', 'finish_photo',
-           'with_progress', 'predict_photos', 'check_spin', 'jobs_for', 'style_of', 'pipes', 'predict_files',
+           'with_progress', 'predict_photos', 'check_spin', 'jobs_for', 'style_of', 'Renamed', 'pipes', 'predict_files',
            'carvana_predict']
 
 # %% ../nbs/11_predict_command.ipynb #11c0a003
 import argparse, glob, os, sys, tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 from .commands import Parser, add_model, as_setting, check_folder, check_place, command
 from .commands import file, model_options, named, one_line, stop
 if TYPE_CHECKING:  # the command imports what takes long when it knows what it is to do
@@ -368,6 +368,23 @@ def style_of(
     if args.no_save and args.output: parser.error('--no-save writes nothing, so leave --output out')
     return args.output_format or ('background' if args.background or args.shadow else 'mask')
 
+# %% ../nbs/11_predict_command.ipynb #f0065cd3
+class Renamed:
+    "A text stream in which other names take the place of those of temporary files"
+    def __init__(self,
+        stream: Any,            # text file, such as `sys.stderr`
+        names: dict[str, str],  # of the files, and what is written instead
+    ): self.stream, self.names = stream, names
+
+    def __getattr__(self, name): return getattr(self.stream, name)
+
+    def write(self,
+        text: str,  # perhaps with names of files
+    ) -> int:       # characters
+        "Write a text with the other names"
+        for name, shown in self.names.items(): text = text.replace(name, shown)
+        return self.stream.write(text)
+
 # %% ../nbs/11_predict_command.ipynb #f0065cd2
 @contextmanager
 def pipes(
@@ -381,12 +398,15 @@ def pipes(
     if len(args.input) > 1 and (piped or to_stdout) or to_stdout and len(args.output) > 1:
         stop('- is one photo or one result; give no other beside it', 2)
     with tempfile.TemporaryDirectory() as folder:
+        photo, result = Path(folder, 'standard input'), Path(folder, 'result.png')
         if piped:
-            args.input = [Path(folder, 'standard input')]
-            args.input[0].write_bytes(sys.stdin.buffer.read())
-        if to_stdout: args.output = [Path(folder, 'result.png')]
-        with redirect_stdout(sys.stderr) if to_stdout else nullcontext(): yield
-        if to_stdout and sys.__stdout__: sys.__stdout__.buffer.write(args.output[0].read_bytes())
+            photo.write_bytes(sys.stdin.buffer.read())
+            args.input = [photo]
+        if to_stdout: args.output = [result]
+        shown = partial(Renamed, names={str(photo): 'standard input', str(result): 'standard output'})
+        out, err = cast(Any, shown(sys.stderr if to_stdout else sys.stdout)), cast(Any, shown(sys.stderr))
+        with redirect_stdout(out), redirect_stderr(err): yield
+        if to_stdout and sys.__stdout__: sys.__stdout__.buffer.write(result.read_bytes())
 
 # %% ../nbs/11_predict_command.ipynb #41041715
 def predict_files(

@@ -1,6 +1,7 @@
 """The commands as a user runs them: in processes of their own, on files, looking at what is printed and written."""
 import os, re, resource, shlex, shutil, signal, subprocess, sys
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -151,12 +152,15 @@ def test_predict_through_pipes(photos, model, tmp_path):
     for words in ['-i', '-', '-o', '-'], ['-i', '-'], ['-i', photos[0], '-o', '-']:
         result = piped(*words, data=data)
         assert (result.returncode, result.stdout) == (0, mask), result.stderr
-        assert b'% car' in result.stderr
-    assert piped('-i', '-', '-o', 'mask.png', data=data).returncode == 0
+        assert re.fullmatch(rb'standard output: [\d.]+% car.*\n', result.stderr)
+    result = piped('-i', '-', '-o', 'mask.png', data=data)
+    assert (result.returncode, result.stderr) == (0, b'') and result.stdout.startswith(b'mask.png: ')
     assert (tmp_path/'mask.png').read_bytes() == mask
-    for bad in b'', b'no photo', data[:100]:
-        result = piped('-i', '-', data=bad)
+    assert piped('-i', '-', '--no-save', data=data).stdout.startswith(b'standard input: ')
+    for bad, output in product((b'', b'no photo', data[:100]), ([], ['-o', '-'], ['-o', 'bad.png'])):
+        result = piped('-i', '-', *output, data=bad)
         assert (result.returncode, result.stdout, result.stderr.count(b'\n')) == (1, b'', 1), result.stderr
+        assert result.stderr.startswith(b'standard input: '), result.stderr
     for words in ['-i', '-', photos[0]], ['-i', *photos, '-o', '-'], ['-i', '-', '-o', '-', 'mask.png']:
         result = piped(*words, data=data)
         assert (result.returncode, result.stdout, result.stderr.count(b'\n')) == (2, b'', 1), result.stderr

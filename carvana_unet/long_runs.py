@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['RANGES', 'KeepBest', 'StopAtNaN', 'noted_signals', 'Stopped', 'KeepState', 'EarlierEpochs', 'draw_worst',
-           'DrawProgress', 'tensorboard_callback', 'machine_memory', 'check_memory', 'step_bytes', 'possible_changes',
-           'check_step', 'Accumulate', 'local_device', 'share', 'loaded_net', 'as_folders', 'check_ranges',
-           'split_for_training', 'check_data', 'check_depth', 'check_net', 'prepare', 'lowest_confidence',
-           'finish_cycle', 'run_cycle', 'finished', 'refuse_other', 'best_so_far', 'check_output', 'settings_of',
-           'with_less_memory', 'resume_from', 'already_finished', 'train']
+           'DrawProgress', 'tensorboard_callback', 'Accumulate', 'local_device', 'share', 'loaded_net', 'check_ranges',
+           'check_data', 'check_depth', 'machine_memory', 'check_memory', 'check_net', 'step_bytes', 'possible_changes',
+           'check_step', 'check_output', 'finished', 'refuse_other', 'best_so_far', 'already_finished', 'as_folders',
+           'split_for_training', 'net_for_training', 'data_for_training', 'sizes_to_predict', 'learner_for_training',
+           'prepare', 'lowest_confidence', 'finish_cycle', 'run_cycle', 'settings_of', 'with_less_memory',
+           'resume_from', 'train']
 
 # %% ../nbs/16_long_runs.ipynb #16a00004
 import gc, inspect, os, random, shlex, signal, sys, threading, time
@@ -28,6 +29,7 @@ from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import Learner  # with fit_one_cycle
 from fastai.callback.tracker import TrackerCallback
 from fastai.callback.training import GradientAccumulation, GradientClip
+from fastai.data.core import DataLoaders
 from fastai.data.transforms import Normalize
 from fastai.torch_core import default_device, get_model, num_distrib, rank_distrib
 from matplotlib.figure import Figure
@@ -271,77 +273,6 @@ def tensorboard_callback(
             self.writer.add_scalar = lambda name, value, *args: None if value is None else add(name, value, *args)
     return Numbers(folder, trace_model=False, log_preds=False)
 
-# %% ../nbs/16_long_runs.ipynb #c9a18cbd
-def machine_memory() -> int:    # bytes
-    "The memory of this machine"
-    try: return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-    except (AttributeError, ValueError, OSError): return 2**63  # unknown: no limit
-
-# %% ../nbs/16_long_runs.ipynb #44c49c46
-def check_memory(
-    need: float,    # bytes
-    what: str,      # what needs them
-    change: str,    # options to lower
-):
-    "Raise `SettingsError` if this machine has too little memory"
-    if need <= machine_memory(): return
-    there = f'this machine has {machine_memory() / 1e9:,.0f}'
-    raise SettingsError(f'{what} takes {need / 1e9:,.0f} GB of memory, and {there}; lower {change}')
-
-# %% ../nbs/16_long_runs.ipynb #57180b27
-def step_bytes(
-    arch: dict,         # of the network
-    batch_size: int,    # crops per batch
-    side: int,          # side of a crop, pixels
-) -> int | None:        # None if the network cannot learn from such a batch
-    "Memory that a batch keeps for its backward pass in float32, found without computing"
-    kept = {}
-    def keep(x):
-        kept[x.untyped_storage()._cdata] = x.untyped_storage().nbytes()
-        return x
-    with torch.device('meta'), torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        try: logits = build(arch).train()(torch.empty(batch_size, 3, side, side))
-        except (RuntimeError, ValueError): return None
-        del logits
-    return sum(kept.values())
-
-# %% ../nbs/16_long_runs.ipynb #2e00d900
-def possible_changes(
-    arch: dict,         # of a network that cannot learn from this batch
-    batch_size: int,    # crops per batch
-    side: int,          # side of a crop, pixels
-    most: int,          # largest possible side of a crop, pixels
-) -> str:               # options
-    "The options that would make a batch possible"
-    larger = next((f'--crop {s}' for s in range(side + 1, most + 1) if step_bytes(arch, batch_size, s)), None)
-    depths = range(arch.get('depth', 0) - 1, 0, -1)
-    less = next((f'--depth {d}' for d in depths if step_bytes(arch | dict(depth=d), batch_size, side)), None)
-    options = [larger, '--batch-size 2' if step_bytes(arch, 2, side) else None, less]
-    return ', '.join(o for o in options if o) or 'a larger --scale'
-
-# %% ../nbs/16_long_runs.ipynb #549a77f0
-def check_step(
-    arch: dict,             # of the network
-    squares: list[int],     # sides of all that there are to train on, pixels
-    batch_size: int,        # squares
-    crop: int,              # pixels; 0: whole squares
-    accumulate: int,        # batches of a step
-    device: torch.device,   # that trains
-):
-    "Raise `SettingsError` if no step can be made, with the option to change"
-    processes, side = num_distrib() or 1, min(crop or min(squares), min(squares))
-    if len(squares) < (step := batch_size * accumulate * processes):
-        parts = f'{batch_size} in a batch, {accumulate} batches, {processes} processes'
-        of = f' ({parts})' if step > batch_size else ''
-        change = '--batch-size or --accumulate' if accumulate > 1 else '--batch-size'
-        raise SettingsError(f'one step takes {step} squares{of}, and there are {len(squares)} to train on; '
-                            f'lower {change}')
-    need, what = step_bytes(arch, batch_size, side), f'{batch_size} squares of {side} pixels'
-    if need is None:
-        change = possible_changes(arch, batch_size, side, min(squares))
-        raise SettingsError(f'the network cannot learn from {what}, too few at its bottom; take {change}')
-    if device.type == 'cpu': check_memory(need / 2, f'a step of {what}', '--batch-size, --crop or --width')
-
 # %% ../nbs/16_long_runs.ipynb #adbf7554
 class Accumulate(GradientAccumulation):
     "Add up gradients over `n_acc` crops, at the learning rate of their first batch"
@@ -400,15 +331,6 @@ def loaded_net(
     if anew: print('layers that begin anew:', ', '.join(anew))
     return net
 
-# %% ../nbs/16_long_runs.ipynb #17ebf6ee
-def as_folders(
-    folders: str | Path | Iterable, # one or several
-) -> list[str]:                     # their names
-    "The folders of a training as strings; raises `SettingsError` if there are none"
-    found = [os.fspath(f) for f in ([folders] if isinstance(folders, (str, os.PathLike)) else folders)]
-    if not found: raise SettingsError('there is no folder to train on; name one')
-    return found
-
 # %% ../nbs/16_long_runs.ipynb #8ef9894e
 RANGES = dict(scale=(1e-3, 1), seed=(0, 2**63 - 1), crop=(0, 100_000), batch_size=(1, 10**6), accumulate=(1, 10**6))
 
@@ -420,26 +342,6 @@ def check_ranges(
         least, most = RANGES[name]
         if least <= value <= most: continue
         raise SettingsError(f"{name.replace('_', ' ')}: {value} is not from {least} to {most}")
-
-# %% ../nbs/16_long_runs.ipynb #7b0e7677
-def split_for_training(
-    folders: list,              # in Kaggle's layout; the first holds the validation cars
-    valid: str | Path | None,   # text file of validation cars; None: `valid_cars.txt` or a tenth of the cars
-    check: int = 40,            # at most this many photos choose the epoch
-    seed: int = 0,              # chooses these photos and the tenth
-) -> tuple[list[Pair], list[Pair]]: # photos to train on, photos to choose the epoch
-    "Photos to train on and photos that choose the epoch; raises `CarvanaError` if there are none"
-    first, *rest = [pairs(f) for f in folders]
-    if valid is None and (Path(folders[0])/'valid_cars.txt').exists(): valid = Path(folders[0])/'valid_cars.txt'
-    train, held = split_cars(first, 0.1 if valid is None else valid, seed)
-    cars = read_cars(valid) if valid is not None else sorted({p.car for p in held})
-    chosen = set(cars[:-(-len(cars) // 2)])
-    choosing = [p for p in held if p.car in chosen]
-    if not choosing:
-        raise CarvanaError(f'{folders[0]}: has no photo of the first half of the validation cars; list others first')
-    choosing = sorted(random.Random(seed).sample(choosing, min(check, len(choosing))))
-    never = set(cars).union(*(read_cars(f) for folder in folders[1:] if (f := Path(folder)/'valid_cars.txt').exists()))
-    return [p for items in (train, *rest) for p in items if p.car not in never], choosing
 
 # %% ../nbs/16_long_runs.ipynb #ce28e558
 def check_data(
@@ -462,6 +364,23 @@ def check_depth(
     name = start.arch.get('name', 'unet') if start else arch
     if depth and name != 'unet': raise SettingsError(f'{name}: has no depth; leave it out, or use --arch unet')
 
+# %% ../nbs/16_long_runs.ipynb #c9a18cbd
+def machine_memory() -> int:    # bytes
+    "The memory of this machine"
+    try: return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    except (AttributeError, ValueError, OSError): return 2**63  # unknown: no limit
+
+# %% ../nbs/16_long_runs.ipynb #44c49c46
+def check_memory(
+    need: float,    # bytes
+    what: str,      # what needs them
+    change: str,    # options to lower
+):
+    "Raise `SettingsError` if this machine has too little memory"
+    if need <= machine_memory(): return
+    there = f'this machine has {machine_memory() / 1e9:,.0f}'
+    raise SettingsError(f'{what} takes {need / 1e9:,.0f} GB of memory, and {there}; lower {change}')
+
 # %% ../nbs/16_long_runs.ipynb #921996e8
 def check_net(
     arch: dict, # arguments of `build`
@@ -471,6 +390,178 @@ def check_net(
     if name in ('unet', 'efficientnet_lite0'):
         need = 24 * sum(v.numel() for v in shapes_of(arch).values())
         check_memory(need, f'{name} of width {arch["width"]}', '--width' + ' or --depth' * (name == 'unet'))
+
+# %% ../nbs/16_long_runs.ipynb #57180b27
+def step_bytes(
+    arch: dict,         # of the network
+    batch_size: int,    # crops per batch
+    side: int,          # side of a crop, pixels
+) -> int | None:        # None if the network cannot learn from such a batch
+    "Memory that a batch keeps for its backward pass in float32, found without computing"
+    kept = {}
+    def keep(x):
+        kept[x.untyped_storage()._cdata] = x.untyped_storage().nbytes()
+        return x
+    with torch.device('meta'), torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        try: logits = build(arch).train()(torch.empty(batch_size, 3, side, side))
+        except (RuntimeError, ValueError): return None
+        del logits
+    return sum(kept.values())
+
+# %% ../nbs/16_long_runs.ipynb #2e00d900
+def possible_changes(
+    arch: dict,         # of a network that cannot learn from this batch
+    batch_size: int,    # crops per batch
+    side: int,          # side of a crop, pixels
+    most: int,          # largest possible side of a crop, pixels
+) -> str:               # options
+    "The options that would make a batch possible"
+    larger = next((f'--crop {s}' for s in range(side + 1, most + 1) if step_bytes(arch, batch_size, s)), None)
+    depths = range(arch.get('depth', 0) - 1, 0, -1)
+    less = next((f'--depth {d}' for d in depths if step_bytes(arch | dict(depth=d), batch_size, side)), None)
+    options = [larger, '--batch-size 2' if step_bytes(arch, 2, side) else None, less]
+    return ', '.join(o for o in options if o) or 'a larger --scale'
+
+# %% ../nbs/16_long_runs.ipynb #549a77f0
+def check_step(
+    arch: dict,             # of the network
+    squares: list[int],     # sides of all that there are to train on, pixels
+    batch_size: int,        # squares
+    crop: int,              # pixels; 0: whole squares
+    accumulate: int,        # batches of a step
+    device: torch.device,   # that trains
+):
+    "Raise `SettingsError` if no step can be made, with the option to change"
+    processes, side = num_distrib() or 1, min(crop or min(squares), min(squares))
+    if len(squares) < (step := batch_size * accumulate * processes):
+        parts = f'{batch_size} in a batch, {accumulate} batches, {processes} processes'
+        of = f' ({parts})' if step > batch_size else ''
+        change = '--batch-size or --accumulate' if accumulate > 1 else '--batch-size'
+        raise SettingsError(f'one step takes {step} squares{of}, and there are {len(squares)} to train on; '
+                            f'lower {change}')
+    need, what = step_bytes(arch, batch_size, side), f'{batch_size} squares of {side} pixels'
+    if need is None:
+        change = possible_changes(arch, batch_size, side, min(squares))
+        raise SettingsError(f'the network cannot learn from {what}, too few at its bottom; take {change}')
+    if device.type == 'cpu': check_memory(need / 2, f'a step of {what}', '--batch-size, --crop or --width')
+
+# %% ../nbs/16_long_runs.ipynb #0e335822
+def check_output(
+    output: str | Path,         # checkpoint to write
+    load: str | Path | None = None,         # checkpoint to start from
+    tensorboard: str | Path | None = None,  # folder for TensorBoard's logs
+) -> Path:                      # the state file next to it
+    "Raise `SettingsError` for an output that is not possible"
+    output = Path(output)
+    if output.suffix.lower() in ('.state', '.png', '.jpg', '.jpeg', '.gif', '.csv', '.gz', '.txt', '.json', '.html'):
+        raise SettingsError(f'{output}: a name that ends in {output.suffix} is not for a checkpoint; '
+                            f'choose one such as {output.stem}.pth')
+    if output.is_dir(): raise SettingsError(f'{output}: is a folder; --output names a file, such as MODEL.pth')
+    if not output.parent.is_dir():
+        raise SettingsError(f'{output.parent}: there is no such folder; make it, or choose another --output')
+    for option, other in (('--load', load), ('--tensorboard', tensorboard)):
+        if other and Path(other).resolve() == output.resolve():
+            raise SettingsError(f'{output}: is the name for {option} as well; choose another --output')
+    return output.with_suffix('.state')
+
+# %% ../nbs/16_long_runs.ipynb #72ec8893
+def finished(
+    output: str | Path, # of a training
+    settings: dict,     # of the training
+) -> Checkpoint | None: # None if it is missing, of another training, or unfinished
+    "The checkpoint of a training if it is finished"
+    try: ck = load_checkpoint(output)
+    except CheckpointError: return None
+    complete = len(ck.recipe.get('curve', [])) == settings['epochs']
+    return ck if ck.recipe.get('settings') == settings and complete else None
+
+# %% ../nbs/16_long_runs.ipynb #e7bf4754
+def refuse_other(
+    output: str | Path, # of a training
+    settings: dict,     # of the training
+):
+    "Raise `SettingsError` if the file holds the model of another training"
+    if not Path(output).exists(): return
+    with suppress(CheckpointError):
+        if load_checkpoint(output).recipe.get('settings') == settings: return
+    raise SettingsError(f'{output}: is not of this training; choose another --output, or move it away')
+
+# %% ../nbs/16_long_runs.ipynb #1f03b529
+def best_so_far(
+    output: str | Path, # of an unfinished training
+    settings: dict,     # of the training
+    state: Path,        # its state file
+):
+    "Raise `TrainingError` unless the file holds the best epoch so far of this training"
+    try: found = load_checkpoint(output).recipe.get('settings') == settings
+    except CheckpointError: found = False
+    if not found:
+        raise TrainingError(f'{output}: is not the best epoch so far, which {state.name} belongs to; '
+                            f'put that back, or delete {state} to start over')
+
+# %% ../nbs/16_long_runs.ipynb #c9eacf41
+def already_finished(
+    path: Path,         # of the state file
+    output: str | Path, # of the training
+    settings: dict,     # of the training
+    resume: bool,       # continue what was left unfinished
+) -> Checkpoint | None: # None if there is something to train
+    "The checkpoint of a training to resume, if it is finished; raises `SettingsError` for leftovers of another one"
+    if path.exists():
+        if resume: return
+        raise SettingsError(f'{path}: a training that is not finished; '
+                            'resume it with --resume, or delete this file to start over')
+    if not resume: return
+    if ck := finished(output, settings): print(f'{Path(output).name}: this training is finished')
+    else: refuse_other(output, settings)
+    return ck
+
+# %% ../nbs/16_long_runs.ipynb #17ebf6ee
+def as_folders(
+    folders: str | Path | Iterable, # one or several
+) -> list[str]:                     # their names
+    "The folders of a training as strings; raises `SettingsError` if there are none"
+    found = [os.fspath(f) for f in ([folders] if isinstance(folders, (str, os.PathLike)) else folders)]
+    if not found: raise SettingsError('there is no folder to train on; name one')
+    return found
+
+# %% ../nbs/16_long_runs.ipynb #7b0e7677
+def split_for_training(
+    folders: list,              # in Kaggle's layout; the first holds the validation cars
+    valid: str | Path | None,   # text file of validation cars; None: `valid_cars.txt` or a tenth of the cars
+    check: int = 40,            # at most this many photos choose the epoch
+    seed: int = 0,              # chooses these photos and the tenth
+) -> tuple[list[Pair], list[Pair]]: # photos to train on, photos to choose the epoch
+    "Photos to train on and photos that choose the epoch; raises `CarvanaError` if there are none"
+    first, *rest = [pairs(f) for f in folders]
+    if valid is None and (Path(folders[0])/'valid_cars.txt').exists(): valid = Path(folders[0])/'valid_cars.txt'
+    train, held = split_cars(first, 0.1 if valid is None else valid, seed)
+    cars = read_cars(valid) if valid is not None else sorted({p.car for p in held})
+    chosen = set(cars[:-(-len(cars) // 2)])
+    choosing = [p for p in held if p.car in chosen]
+    if not choosing:
+        raise CarvanaError(f'{folders[0]}: has no photo of the first half of the validation cars; list others first')
+    choosing = sorted(random.Random(seed).sample(choosing, min(check, len(choosing))))
+    never = set(cars).union(*(read_cars(f) for folder in folders[1:] if (f := Path(folder)/'valid_cars.txt').exists()))
+    return [p for items in (train, *rest) for p in items if p.car not in never], choosing
+
+# %% ../nbs/16_long_runs.ipynb #c1a60002
+def net_for_training(
+    start: Checkpoint | None,       # to start from; it determines all but `n_classes` and `subpixel`
+    n_classes: int = 1,             # logits per pixel
+    arch: str = 'efficientnet_lite0',   # of a new network, as for `new_net`
+    pretrained: bool = True,        # start a new encoder from ImageNet weights
+    width: int = 16,                # channels of a new network at full resolution
+    depth: int | None = None,       # how often a new `unet` halves the photo; None: 5
+    bilinear: bool = True,          # bilinear up-sampling; False: transposed convolutions
+    subpixel: int | None = None,    # of `EncoderUNet`; None: 1, or as loaded
+) -> Any:                           # the network
+    "A new network, or that of a checkpoint; raises `SettingsError` or `ArchError` if it cannot be built"
+    check_depth(depth, start, arch)
+    if start: return loaded_net(start, n_classes, subpixel)
+    size: dict[str, Any] = dict(width=width, depth=depth or 5, bilinear=bilinear, subpixel=subpixel or 1)
+    check_net(arch_of(arch, n_classes, **size))
+    return new_net(arch, n_classes, pretrained, **size)
 
 # %% ../nbs/16_long_runs.ipynb #1f1f6ffb
 def _described(net, scale, classes, seed, folders, train, choosing, start):
@@ -484,6 +575,48 @@ def _described(net, scale, classes, seed, folders, train, choosing, start):
     score = dict(on=f'{len(choosing)} photos of {len({p.car for p in choosing})} validation cars that chose the epoch')
     return Checkpoint({}, net.arch, scale=scale, mean=mean, std=std, classes=['background', *classes],
                       cars=sorted(cars), held_out=held_out, recipe=recipe, score=score)
+
+# %% ../nbs/16_long_runs.ipynb #c1a60006
+def data_for_training(
+    ck: Checkpoint,         # of this training, for its scale, classes, mean, std and seed
+    train: list[Pair],      # photos to train on
+    choosing: list[Pair],   # photos that choose the epoch
+    batch_size: int,        # crops in a batch
+    crop: int,              # side of a crop, pixels at the network's scale; 0: the photo's shorter side
+    device: torch.device,   # for the batches
+    augment: list | tuple,  # names of `AUGMENTATIONS`
+    backgrounds: str | Path | None = None,  # folder of photos without cars, for composites
+) -> DataLoaders:           # of batches (N, 3, crop, crop) float32, normalised
+    "The DataLoaders of a training"
+    codes = ck.classes if len(ck.classes) > 2 else None
+    dls = dataloaders(train, choosing, ck.scale, crop, batch_size, device, ck.recipe['seed'], codes,
+                      backgrounds, augment)
+    dls.add_tfms([Normalize.from_stats(ck.mean, ck.std, cuda=False)], 'after_batch')
+    dls.to(device)
+    return dls
+
+# %% ../nbs/16_long_runs.ipynb #c1a60009
+def sizes_to_predict(
+    shown: list[tuple[int, int]],   # height and width of the training photos at the network's scale, pixels
+    scale: float,                   # of the network, in (0, 1]
+    crop: int | None = None,        # width of composites at that scale, pixels; None: there are none
+) -> tuple[int, int | None]:        # `size` and `min_size` of a checkpoint, pixels
+    "The longer side of a training photo, and the least size of a photo to predict"
+    size = round(median(max(hw) for hw in shown) / scale)
+    return size, None if crop is None else min(size, round(crop / scale))
+
+# %% ../nbs/16_long_runs.ipynb #c1a6000c
+def learner_for_training(
+    dls: DataLoaders,       # from `data_for_training`
+    net: torch.nn.Module,   # to train
+    boundary: float = 0.,   # additional weight of pixels near the boundary of the car
+    accumulate: int = 1,    # batches whose gradients make one step
+) -> Learner:
+    "A learner that stops at NaN, clips gradients and adds up those of several batches"
+    loss = BCEDice(boundary) if dls.c == 1 else CrossEntropyDice()
+    learn = carvana_learner(dls, net, loss_func=loss, cbs=[StopAtNaN(), GradientClip()])
+    if accumulate > 1: learn.add_cb(Accumulate(accumulate * dls.train.bs))
+    return learn
 
 # %% ../nbs/16_long_runs.ipynb #51dd1c07
 def prepare(
@@ -509,30 +642,20 @@ def prepare(
     allow_empty: bool = False,      # accept photos without a car
 ) -> tuple[Learner, Checkpoint]:    # the learner, and a checkpoint without weights
     "A learner with its data, network and callbacks, and a checkpoint to fill; raises `SettingsError`"
-    folders, n_classes, where = as_folders(folders), len(classes) + (len(classes) > 1), local_device(device)
+    folders, where, n_classes = as_folders(folders), local_device(device), len(classes) + (len(classes) > 1)
     start = load_checkpoint(find_model(load)) if load else None
     scale = (start.scale if start else .5) if scale is None else scale
     check_ranges(scale=scale, seed=seed, crop=crop, batch_size=batch_size, accumulate=accumulate)
-    train_items, choosing = split_for_training(folders, valid)
+    train, choosing = split_for_training(folders, valid)
     check_data(folders, n_classes > 1, allow_empty)
-    check_depth(depth, start, arch)
-    if not start: check_net(arch_of(arch, n_classes, width, depth or 5, bilinear, subpixel or 1))
     set_seed(seed, reproducible=True)
-    if start: net = loaded_net(start, n_classes, subpixel)
-    else: net = new_net(arch, n_classes, pretrained, width, depth or 5, bilinear, subpixel or 1)
-    ck = _described(net, scale, classes, seed, folders, train_items, choosing, start)
-    masks = ck.classes if n_classes > 1 else None
-    dls = dataloaders(train_items, choosing, scale, crop, batch_size, where, seed, masks, backgrounds, augment)
-    dls.add_tfms([Normalize.from_stats(ck.mean, ck.std, cuda=False)], 'after_batch')
-    dls.to(where)
+    net = net_for_training(start, n_classes, arch, pretrained, width, depth, bilinear, subpixel)
+    ck = _described(net, scale, classes, seed, folders, train, choosing, start)
+    dls = data_for_training(ck, train, choosing, batch_size, crop, where, augment, backgrounds)
     shown = sizes(dls.train_ds)
     check_step(net.arch, [min(hw) for hw in shown] * dls.train.times, batch_size, crop, accumulate, where)
-    ck.size = round(median(max(hw) for hw in shown) / scale)
-    if backgrounds: ck.min_size = min(ck.size, round(crop / scale))
-    loss = BCEDice(boundary) if n_classes == 1 else CrossEntropyDice()
-    learn = carvana_learner(dls, net, loss_func=loss, cbs=[StopAtNaN(), GradientClip()])
-    if accumulate > 1: learn.add_cb(Accumulate(accumulate * batch_size))
-    return learn, ck
+    ck.size, ck.min_size = sizes_to_predict(shown, scale, crop if backgrounds else None)
+    return learner_for_training(dls, net, boundary, accumulate), ck
 
 # %% ../nbs/16_long_runs.ipynb #16a00013
 def lowest_confidence(
@@ -584,60 +707,6 @@ def run_cycle(
             raise TrainingError(f'{e}. {kept}: resume with --resume, or delete it to start over') from None
     return finish_cycle(learn, ck, output, keep)
 
-# %% ../nbs/16_long_runs.ipynb #72ec8893
-def finished(
-    output: str | Path, # of a training
-    settings: dict,     # of the training
-) -> Checkpoint | None: # None if it is missing, of another training, or unfinished
-    "The checkpoint of a training if it is finished"
-    try: ck = load_checkpoint(output)
-    except CheckpointError: return None
-    complete = len(ck.recipe.get('curve', [])) == settings['epochs']
-    return ck if ck.recipe.get('settings') == settings and complete else None
-
-# %% ../nbs/16_long_runs.ipynb #e7bf4754
-def refuse_other(
-    output: str | Path, # of a training
-    settings: dict,     # of the training
-):
-    "Raise `SettingsError` if the file holds the model of another training"
-    if not Path(output).exists(): return
-    with suppress(CheckpointError):
-        if load_checkpoint(output).recipe.get('settings') == settings: return
-    raise SettingsError(f'{output}: is not of this training; choose another --output, or move it away')
-
-# %% ../nbs/16_long_runs.ipynb #1f03b529
-def best_so_far(
-    output: str | Path, # of an unfinished training
-    settings: dict,     # of the training
-    state: Path,        # its state file
-):
-    "Raise `TrainingError` unless the file holds the best epoch so far of this training"
-    try: found = load_checkpoint(output).recipe.get('settings') == settings
-    except CheckpointError: found = False
-    if not found:
-        raise TrainingError(f'{output}: is not the best epoch so far, which {state.name} belongs to; '
-                            f'put that back, or delete {state} to start over')
-
-# %% ../nbs/16_long_runs.ipynb #0e335822
-def check_output(
-    output: str | Path,         # checkpoint to write
-    load: str | Path | None = None,         # checkpoint to start from
-    tensorboard: str | Path | None = None,  # folder for TensorBoard's logs
-) -> Path:                      # the state file next to it
-    "Raise `SettingsError` for an output that is not possible"
-    output = Path(output)
-    if output.suffix.lower() in ('.state', '.png', '.jpg', '.jpeg', '.gif', '.csv', '.gz', '.txt', '.json', '.html'):
-        raise SettingsError(f'{output}: a name that ends in {output.suffix} is not for a checkpoint; '
-                            f'choose one such as {output.stem}.pth')
-    if output.is_dir(): raise SettingsError(f'{output}: is a folder; --output names a file, such as MODEL.pth')
-    if not output.parent.is_dir():
-        raise SettingsError(f'{output.parent}: there is no such folder; make it, or choose another --output')
-    for option, other in (('--load', load), ('--tensorboard', tensorboard)):
-        if other and Path(other).resolve() == output.resolve():
-            raise SettingsError(f'{output}: is the name for {option} as well; choose another --output')
-    return output.with_suffix('.state')
-
 # %% ../nbs/16_long_runs.ipynb #16a00016
 def settings_of(
     folders: list[str],     # of the training
@@ -684,23 +753,6 @@ def resume_from(
         else: state['place'][1] *= was // size
     keep.state = state
     return batches
-
-# %% ../nbs/16_long_runs.ipynb #c9eacf41
-def already_finished(
-    path: Path,         # of the state file
-    output: str | Path, # of the training
-    settings: dict,     # of the training
-    resume: bool,       # continue what was left unfinished
-) -> Checkpoint | None: # None if there is something to train
-    "The checkpoint of a training to resume, if it is finished; raises `SettingsError` for leftovers of another one"
-    if path.exists():
-        if resume: return
-        raise SettingsError(f'{path}: a training that is not finished; '
-                            'resume it with --resume, or delete this file to start over')
-    if not resume: return
-    if ck := finished(output, settings): print(f'{Path(output).name}: this training is finished')
-    else: refuse_other(output, settings)
-    return ck
 
 # %% ../nbs/16_long_runs.ipynb #ac59f97a
 @delegates(prepare)

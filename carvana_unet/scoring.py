@@ -521,8 +521,8 @@ def histogram(
     fig, ax = plt.subplots(figsize=(5.4, 3.4))
     scores = {name: [r['dice'] for r in v['rows']] for name, v in report['variants'].items()}
     bins = max(5, min(30, max(map(len, scores.values())) // 4))
-    ax.hist(list(scores.values()), bins=bins, label=list(scores), histtype='step' if len(scores) > 1 else 'stepfilled')
-    ax.set(xlabel='dice', ylabel='photos')
+    ax.hist(list(scores.values()), bins=bins, label=list(scores))
+    ax.set(xlabel='Dice score', ylabel='photos')
     ax.xaxis.set_major_locator(MaxNLocator(6))
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     if len(scores) > 1: ax.legend(fontsize=7, loc='upper left')

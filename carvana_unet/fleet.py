@@ -12,6 +12,7 @@ import hashlib, json, logging, math, os, posixpath, socket, tempfile
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -210,10 +211,8 @@ def pool(
 def connect(
     address: str | None = None,     # of a cluster; 'auto': this machine's; None: `RAY_ADDRESS`, or start one here
 ) -> Any:                           # context manager; shuts down at its end, unless Ray was running before
-    "Start or reach Ray; raises `FleetError` if it is not installed, or if no cluster answers"
-    try: import ray
-    except ModuleNotFoundError:
-        raise FleetError("ray is not installed, and a fleet needs it; pip install 'carvana-unet[ray]'") from None
+    "Start or reach Ray; raises `FleetError` if no cluster answers"
+    import ray
     if ray.is_initialized(): return nullcontext()
     address = address or os.environ.get('RAY_ADDRESS') or 'local'
     here: dict[str, Any] = dict(include_dashboard=False, object_store_memory=200 * 2**20) if address == 'local' else {}
@@ -233,6 +232,8 @@ def batches(
     out: str,                   # folder to write to; what lies in it is no photo of the fleet
 ) -> tuple[str, list, int]:     # address of the folder or Parquet file; items, as `Worker` takes them; how many photos
     "What the workers share; raises `FleetError` without photos, `ScoringError` if Parquet cannot be read"
+    if missing := [name for name in ('pyarrow', 'ray') if not find_spec(name)]:
+        raise FleetError(f"{' and '.join(missing)} not installed; pip install 'carvana-unet[ray]'")
     import pyarrow as pa
     from carvana_unet.scoring import open_table
     photos = [photos] if isinstance(photos, (str, Path)) else list(photos)
@@ -279,8 +280,7 @@ def tidy(
     "Remove what killed workers left: notes, and on a disk files that were not complete"
     from carvana_unet.scoring import file_system
     fs, root = file_system(out)
-    for path in fs.ls(posixpath.join(root, 'table'), detail=False):
-        if posixpath.basename(path).startswith('.'): fs.rm_file(path)
+    for path in fs.glob(posixpath.join(root, 'table', '.*')): fs.rm_file(path)
     if 'file' in fs.protocol:
         for part in Path(root).rglob('.*.part'): part.unlink()
 

@@ -224,3 +224,10 @@ def test_a_wrong_command_line_is_one_line(words, expected, tmp_path, monkeypatch
     with pytest.raises(SystemExit) as stopped: fleet.carvana_fleet(['-m', MODEL, *words])
     err = capsys.readouterr().err.strip()
     assert stopped.value.code in (1, 2) and expected in err and len(err.splitlines()) == 1
+
+
+def test_what_is_not_installed_is_named_before_anything_is_read(tmp_path, monkeypatch, capsys):
+    from carvana_unet import fleet
+    monkeypatch.setattr(fleet, 'find_spec', lambda name: None)
+    with pytest.raises(SystemExit) as stopped: fleet.carvana_fleet(['nowhere', str(tmp_path/'out')])
+    assert (stopped.value.code, capsys.readouterr().err) == (1, "pyarrow and ray not installed; pip install 'carvana-unet[ray]'\n")

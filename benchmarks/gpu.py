@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import resource
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -166,6 +167,7 @@ def main():
         ended = subprocess.run(words, capture_output=True, text=True)
         lines = ended.stdout.splitlines()
         if ended.returncode and not lines: sys.exit(f'{name}: {(ended.stderr.splitlines() or ["stopped after ten minutes"])[-1]}')
+        results |= dict(command=shlex.join(['python', *sys.argv]), machine=f'{os.cpu_count()} CPU cores')
         results[name] = dict(json.loads(lines[-1]), date=time.strftime('%Y-%m-%d'))
         print(name, json.dumps(results[name], indent=1), flush=True)
         if not args.dry_run:

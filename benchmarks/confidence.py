@@ -120,19 +120,21 @@ def shares(kinds, figures, coefficients, limit):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--models', nargs='+', default=['MODEL.pth', 'MODEL_small.pth'], help='checkpoints to fit together')
+    parser.add_argument('--keep', action='store_true', help='fit only limits, with the coefficients of this version; other models stay in the file')
     parser.add_argument('--output', help='JSON file for the result')
     args = parser.parse_args()
     folders = [os.environ.get(v) or sys.exit(f'{v} is not set; name a folder of photos and masks in it') for v in ('CARVANA_PATH', 'OUTSIDE_PATH')]
-    from carvana_unet.prediction import Predictor
+    from carvana_unet.prediction import CONFIDENCE, Predictor
     predictors = [Predictor(model, crf=False) for model in args.models]
     (kinds, fit), (test_kinds, test) = (measure(predictors, photo_sets(*folders, part)) for part in (False, True))
-    coefficients = fitted(fit)
-    result = dict(date=str(datetime.date.today()), coefficients=coefficients.round(2).tolist(), models={})
+    coefficients = list(CONFIDENCE) if args.keep else fitted(fit).round(2).tolist()
+    before = json.loads(Path(args.output).read_text())['models'] if args.keep and args.output else {}
+    result = dict(date=str(datetime.date.today()), coefficients=coefficients, models=before)
     for i, model in enumerate(args.models):
         bad = fit[fit[:, i, 0] < .9, i]
         bad = bad[bad[:, 1] < 1]
         limit = round(float(np.quantile(1 - np.exp(features(bad) @ result['coefficients']), .93)), 3)
-        result['models'][model] = dict(limit=limit, fit=shares(kinds, fit[:, i], result['coefficients'], limit),
+        result['models'][Path(model).name] = dict(limit=limit, fit=shares(kinds, fit[:, i], result['coefficients'], limit),
                                        test=shares(test_kinds, test[:, i], result['coefficients'], limit))
     print(json.dumps(result, indent=1))
     if args.output: Path(args.output).write_text(json.dumps(result, indent=1) + '\n')

@@ -1,10 +1,9 @@
-"""How much of the studio's score the street costs: the weights between a network of the studio alone and the shipped one.
+"""Averages of the weights of two networks, between one that is better in the studio and one that is better in the street.
 
-    git show 368fd4e:carvana_unet/MODEL.pth > studio_only.pth
-    python benchmarks/front.py CARVANA OUTSIDE studio_only.pth [-o benchmarks/results/front.json]
+    python benchmarks/front.py CARVANA OUTSIDE FROM.pth TO.pth [-o benchmarks/results/front.json]
 
-Both networks have one architecture, and the second was trained on from the first, so that means of their weights work as
-well. Scored on every fourth photo of the first ten cars of valid_cars.txt and on the street's validation photos."""
+Both networks have one architecture, and one was trained on from the other, so that averages of their weights work as well.
+Scored on every fourth photo of the first ten cars of valid_cars.txt and on the street's validation photos."""
 import argparse, json, os, platform, shlex, sys
 from dataclasses import replace
 from datetime import date
@@ -12,7 +11,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-import carvana_unet
 from carvana_unet.carvana import pairs, read_cars
 from carvana_unet.checkpoints import load_checkpoint
 from carvana_unet.dice import dice
@@ -28,17 +26,17 @@ def between(a, b, share):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ('carvana', 'outside', 'studio_only'): p.add_argument(name, type=Path)
-    p.add_argument('--shares', nargs='+', type=float, default=[0, .25, .5, .75, 1], help='of the shipped weights')
+    for name in ('carvana', 'outside', 'first', 'second'): p.add_argument(name, type=Path)
+    p.add_argument('--shares', nargs='+', type=float, default=[0, .25, .5, .75, 1], help='of the weights of the second network')
     p.add_argument('-o', '--output', type=Path, help='write the numbers as JSON here')
     args = p.parse_args()
     chosen = lambda folder, n: [pair for pair in pairs(folder) if pair.car in read_cars(folder/'valid_cars.txt')[:n]]
     sets, rows = dict(studio=chosen(args.carvana, 10)[::4], street=chosen(args.outside, None)), []
-    a, b = load_checkpoint(args.studio_only), load_checkpoint(Path(carvana_unet.__file__).with_name('MODEL.pth'))
+    a, b = load_checkpoint(args.first), load_checkpoint(args.second)
     for share in tqdm(args.shares):
         predictor = Predictor(between(a, b, share), crf=False)
         rows.append(dict(share=share) | {kind: sum(dice(predictor.predict(pair.photo).mask, read_mask(pair.mask)) for pair in items) / len(items) for kind, items in sets.items()})
-    for r in rows: print(f"{r['share']:.2f} of the shipped weights: studio {r['studio']:.5f}, street {r['street']:.4f}")
+    for r in rows: print(f"{r['share']:.2f} of the second network: studio {r['studio']:.5f}, street {r['street']:.4f}")
     found = dict(date=str(date.today()), command=shlex.join(['python', *sys.argv]), machine=f'{os.cpu_count()} cores, {platform.machine()}',
                  data=', '.join(f'{len(items)} {kind} photos' for kind, items in sets.items()), rows=rows)
     if args.output: args.output.write_text(json.dumps(found, indent=1) + '\n')
